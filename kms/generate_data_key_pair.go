@@ -1,0 +1,142 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+
+	"strongroom/keyspec"
+)
+
+// GenerateDataKeyPairRequest is the input of GenerateDataKeyPair.
+type GenerateDataKeyPairRequest struct {
+	EncryptionContext map[string]string `json:"EncryptionContext"`
+	KeyID             string            `json:"KeyId" aws:"required,min=1,max=2048"`
+	KeyPairSpec       keyspec.Spec      `json:"KeyPairSpec" aws:"required"`
+	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
+	Recipient         *Recipient        `json:"Recipient"`
+	DryRun            bool              `json:"DryRun"`
+}
+
+// GenerateDataKeyPairResponse is the output of GenerateDataKeyPair. PublicKey is a SubjectPublicKeyInfo (RFC 5280), PrivateKeyPlaintext
+// a PKCS #8 PrivateKeyInfo (RFC 5958), both in DER.
+type GenerateDataKeyPairResponse struct {
+	PrivateKeyCiphertextBlob []byte       `json:"PrivateKeyCiphertextBlob"`
+	PrivateKeyPlaintext      []byte       `json:"PrivateKeyPlaintext,omitempty"`
+	PublicKey                []byte       `json:"PublicKey"`
+	KeyID                    string       `json:"KeyId"`
+	KeyPairSpec              keyspec.Spec `json:"KeyPairSpec"`
+	KeyMaterialID            string       `json:"KeyMaterialId,omitempty"`
+}
+
+// Wipe forgets the private key.
+func (r *GenerateDataKeyPairResponse) Wipe() { clear(r.PrivateKeyPlaintext) }
+
+// GenerateDataKeyPair makes a key pair on the host and returns its public key, its private key, and its private key sealed by the KMS key inside the
+// device, bound to the encryption context. Nothing of the pair is kept; Decrypt gives the private key back.
+func (s *Service) GenerateDataKeyPair(ctx context.Context, who Caller, req *GenerateDataKeyPairRequest) (*GenerateDataKeyPairResponse, error) {
+	if err := refuseRecipient(req.Recipient); err != nil {
+		return nil, err
+	}
+	return s.dataKeyPair(ctx, who, "kms:GenerateDataKeyPair", req)
+}
+
+// GenerateDataKeyPairWithoutPlaintextRequest is the input of GenerateDataKeyPairWithoutPlaintext.
+type GenerateDataKeyPairWithoutPlaintextRequest struct {
+	EncryptionContext map[string]string `json:"EncryptionContext"`
+	KeyID             string            `json:"KeyId" aws:"required,min=1,max=2048"`
+	KeyPairSpec       keyspec.Spec      `json:"KeyPairSpec" aws:"required"`
+	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
+	DryRun            bool              `json:"DryRun"`
+}
+
+// GenerateDataKeyPairWithoutPlaintextResponse is the output of GenerateDataKeyPairWithoutPlaintext.
+type GenerateDataKeyPairWithoutPlaintextResponse struct {
+	PrivateKeyCiphertextBlob []byte       `json:"PrivateKeyCiphertextBlob"`
+	PublicKey                []byte       `json:"PublicKey"`
+	KeyID                    string       `json:"KeyId"`
+	KeyPairSpec              keyspec.Spec `json:"KeyPairSpec"`
+	KeyMaterialID            string       `json:"KeyMaterialId"`
+}
+
+// GenerateDataKeyPairWithoutPlaintext is GenerateDataKeyPair for a private key that is needed only later.
+func (s *Service) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, who Caller, req *GenerateDataKeyPairWithoutPlaintextRequest) (*GenerateDataKeyPairWithoutPlaintextResponse, error) {
+	resp, err := s.dataKeyPair(ctx, who, "kms:GenerateDataKeyPairWithoutPlaintext", &GenerateDataKeyPairRequest{
+		EncryptionContext: req.EncryptionContext,
+		KeyID:             req.KeyID,
+		KeyPairSpec:       req.KeyPairSpec,
+		GrantTokens:       req.GrantTokens,
+		DryRun:            req.DryRun,
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp.Wipe()
+	return &GenerateDataKeyPairWithoutPlaintextResponse{
+		PrivateKeyCiphertextBlob: resp.PrivateKeyCiphertextBlob,
+		PublicKey:                resp.PublicKey,
+		KeyID:                    resp.KeyID,
+		KeyPairSpec:              resp.KeyPairSpec,
+		KeyMaterialID:            resp.KeyMaterialID,
+	}, nil
+}
+
+// dataKeyPair is both operations; they differ in the permission they need and in what of the result they show.
+func (s *Service) dataKeyPair(ctx context.Context, who Caller, action string, req *GenerateDataKeyPairRequest) (*GenerateDataKeyPairResponse, error) {
+	key, err := s.open(ctx, who, access{
+		action:      action,
+		keyID:       req.KeyID,
+		forms:       cryptoForms,
+		grantTokens: req.GrantTokens,
+		states:      onlyEnabled,
+		dryRun:      req.DryRun,
+		check: func(*Key) error {
+			if req.KeyPairSpec == keyspec.SM2 && !s.sm2 {
+				return errNoSM2
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	pair, err := s.makePair(ctx, req.KeyPairSpec)
+	if err != nil {
+		return nil, err
+	}
+	blob, err := key.seal(ctx, pair.Private, req.EncryptionContext)
+	if err != nil {
+		pair.Wipe()
+		return nil, err
+	}
+	return &GenerateDataKeyPairResponse{
+		PrivateKeyCiphertextBlob: blob,
+		PrivateKeyPlaintext:      pair.Private,
+		PublicKey:                pair.Public,
+		KeyID:                    key.ARN,
+		KeyPairSpec:              req.KeyPairSpec,
+		KeyMaterialID:            key.materialID(key.current()),
+	}, nil
+}
+
+var errNoSM2 = errorf(Unsupported, "KeySpec SM2 is not supported in this Region")
+
+// makePair makes a pair. A search for primes waits for its turn and, once begun, cannot be interrupted, so a caller who went away is noticed
+// before it.
+func (s *Service) makePair(ctx context.Context, spec keyspec.Spec) (*keyspec.Pair, error) {
+	if spec.SearchesPrimes() {
+		select {
+		case s.primes <- struct{}{}:
+			defer func() { <-s.primes }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	pair, err := spec.Generate()
+	if err != nil {
+		return nil, fmt.Errorf("generate a %s pair: %w", spec, err)
+	}
+	return pair, nil
+}

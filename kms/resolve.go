@@ -1,0 +1,151 @@
+package kms
+
+import (
+	"context"
+	"strings"
+)
+
+// A reference is what a KeyId in a request was found to mean.
+type reference struct {
+	key   *Key
+	alias string // the alias the request used, with its prefix; empty if it named the key itself
+}
+
+// keyForms says which forms of key identifier an operation takes (AWS KMS API Reference, per operation: KeyId).
+type keyForms struct {
+	alias     bool // alias names and alias ARNs too
+	modelsARN bool // a malformed ARN is InvalidArnException, which not every operation has
+}
+
+var (
+	cryptoForms   = keyForms{alias: true}                  // cryptographic operations
+	describeForms = keyForms{alias: true, modelsARN: true} // DescribeKey
+	manageForms   = keyForms{modelsARN: true}              // operations on a key
+	aliasForms    = keyForms{}                             // the target of an alias
+)
+
+// resolve finds the key that id means to who. The refusals and their words are those recorded from AWS KMS. A key of another account that
+// does not exist is told apart from one that may not be used by nobody: that is [Service.denyForeign] in both cases.
+func (s *Service) resolve(ctx context.Context, who Caller, action, id string, forms keyForms) (reference, error) {
+	if strings.HasPrefix(id, "arn:") {
+		return s.resolveARN(ctx, who, action, id, forms)
+	}
+	if strings.HasPrefix(id, aliasPrefix) {
+		if !forms.alias {
+			return reference{}, errorf(NotFound, "Invalid keyId '%s'", id)
+		}
+		return s.resolveAlias(ctx, who, action, who.Account, id)
+	}
+	keyID, err := ParseKeyID(id)
+	if err != nil {
+		return reference{}, errorf(NotFound, "Invalid keyId '%s'", id)
+	}
+	return s.resolveKey(ctx, who, action, who.Account, keyID)
+}
+
+func (s *Service) resolveARN(ctx context.Context, who Caller, action, id string, forms keyForms) (reference, error) {
+	a, ok := parseARN(id)
+	if !ok || a.partition != s.partition {
+		if forms.modelsARN {
+			return reference{}, errorf(InvalidArn, "Invalid arn")
+		}
+		return reference{}, errorf(NotFound, "Invalid arn")
+	}
+	if a.region != s.region {
+		return reference{}, errorf(NotFound, "Invalid arn %s", a.region)
+	}
+	if rest, ok := strings.CutPrefix(a.resource, "key/"); ok {
+		keyID, err := ParseKeyID(rest)
+		if err != nil {
+			return reference{}, errorf(NotFound, "Invalid keyId %s", rest)
+		}
+		return s.resolveKey(ctx, who, action, a.account, keyID)
+	}
+	if strings.HasPrefix(a.resource, aliasPrefix) {
+		if !forms.alias {
+			return reference{}, errorf(NotFound, "Invalid keyId '%s'", a.resource)
+		}
+		return s.resolveAlias(ctx, who, action, a.account, a.resource)
+	}
+	if forms.modelsARN {
+		return reference{}, errorf(InvalidArn, "Invalid arn")
+	}
+	return reference{}, errorf(NotFound, "Invalid arn")
+}
+
+func (s *Service) resolveKey(ctx context.Context, who Caller, action, account string, id KeyID) (reference, error) {
+	key, err := s.key(ctx, id)
+	if err != nil && !isNotStored(err) {
+		return reference{}, err
+	}
+	if err != nil || key.Account != account {
+		if account != who.Account {
+			return reference{}, s.denyForeign(who, action)
+		}
+		return reference{}, errorf(NotFound, "Key '%s' does not exist", s.keyARN(account, id))
+	}
+	return reference{key: key}, nil
+}
+
+func (s *Service) resolveAlias(ctx context.Context, who Caller, action, account, name string) (reference, error) {
+	key, err := s.keyOfAlias(ctx, account, name)
+	if isNotStored(err) {
+		if account != who.Account {
+			return reference{}, s.denyForeign(who, action)
+		}
+		return reference{}, errorf(NotFound, "Alias %s is not found.", s.aliasARN(account, name))
+	}
+	if err != nil {
+		return reference{}, err
+	}
+	return reference{key: key, alias: name}, nil
+}
+
+// keyOfAlias returns the key that an alias points at now.
+func (s *Service) keyOfAlias(ctx context.Context, account, name string) (*Key, error) {
+	// An alias may be moved, and its old key destroyed, between the two looks. Then the second one misses and the first is
+	// out of date, so look again.
+	for range 3 {
+		alias, err := s.alias(ctx, account, name)
+		if err != nil {
+			return nil, err
+		}
+		key, err := s.key(ctx, alias.Key)
+		if !isNotStored(err) {
+			return key, err
+		}
+	}
+	return nil, ErrNotStored
+}
+
+// key returns the key called id if a client can see it, from memory where that can be trusted. The Key is shared.
+func (s *Service) key(ctx context.Context, id KeyID) (*Key, error) {
+	return s.keys.get(id, s.trusted(), func() (*Key, error) {
+		var key *Key
+		err := s.store.View(ctx, func(tx Tx) (err error) {
+			key, err = tx.Key(id)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if !key.State.visible() || len(key.Materials) == 0 {
+			return nil, ErrNotStored
+		}
+		return key, nil
+	})
+}
+
+type aliasKey struct{ account, name string }
+
+// alias returns the alias called name, from memory where that can be trusted.
+func (s *Service) alias(ctx context.Context, account, name string) (*Alias, error) {
+	return s.aliases.get(aliasKey{account, name}, s.trusted(), func() (*Alias, error) {
+		var alias *Alias
+		err := s.store.View(ctx, func(tx Tx) (err error) {
+			alias, err = tx.Alias(account, name)
+			return err
+		})
+		return alias, err
+	})
+}

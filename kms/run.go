@@ -1,0 +1,194 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"strongroom/hsm"
+)
+
+// sweepEvery is how often due deletions are looked for. A deletion is promised by the day, so a minute is early.
+const sweepEvery = time.Minute
+
+// Run does what no request asks for, until ctx ends: it listens for changes that other processes make, and destroys keys whose
+// waiting period is over. It returns nil. Requests are answered without it, only slower, since nothing is then remembered between them.
+func (s *Service) Run(ctx context.Context) error {
+	listen := time.NewTicker(listenEvery)
+	defer listen.Stop()
+	generation, err := s.listen(ctx, -1)
+	deaf := err != nil
+
+	swept := make(chan struct{})
+	go func() { // ends with ctx
+		defer close(swept)
+		sweep := time.NewTicker(sweepEvery)
+		defer sweep.Stop()
+		for {
+			s.sweep(ctx, time.Now())
+			select {
+			case <-ctx.Done():
+				return
+			case <-sweep.C:
+			}
+		}
+	}()
+	defer func() { <-swept }()
+
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-listen.C:
+		}
+		generation, err = s.listen(ctx, generation)
+		if deaf != (err != nil) && ctx.Err() == nil {
+			deaf = err != nil
+			if deaf {
+				s.log.Error("the store does not answer; nothing remembered is used until it does", "err", err)
+			} else {
+				s.log.Info("the store answers again")
+			}
+		}
+	}
+}
+
+// Recover undoes the creations that a process left behind when it ended. It must be called while no other process serves the store, and
+// before this one does.
+func (s *Service) Recover(ctx context.Context) error {
+	for {
+		var ids []KeyID
+		err := s.store.Update(ctx, func(tx Tx) (err error) {
+			ids, err = tx.KeysInState(StateCreating, time.Time{}, sweepBatch)
+			for _, id := range ids {
+				if err == nil {
+					err = tx.SetState(id, StateCreating, StateDestroying, time.Time{})
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("find unfinished creations: %w", err)
+		}
+		for _, id := range ids {
+			s.log.Warn("undoing the creation of a key that was interrupted", "key", id)
+		}
+		if len(ids) < sweepBatch {
+			break
+		}
+	}
+	s.sweep(ctx, time.Now())
+	return nil
+}
+
+const sweepBatch = 100
+
+// sweep destroys what is due at now, and what was being destroyed when something failed. What fails is logged and left for the next sweep.
+func (s *Service) sweep(ctx context.Context, now time.Time) {
+	s.sweepState(ctx, StatePendingDeletion, now, "begin to destroy", func(id KeyID) error { return s.beginDestruction(ctx, id, now) })
+	s.sweepState(ctx, StateDestroying, time.Time{}, "destroy", func(id KeyID) error { return s.finishDestruction(ctx, id) })
+}
+
+// sweepState calls f, which moves a key on, for the keys in a state, batch by batch until there are no more. One key that cannot be moved on does
+// not keep back the others of its batch.
+func (s *Service) sweepState(ctx context.Context, state KeyState, due time.Time, what string, f func(KeyID) error) {
+	for ctx.Err() == nil {
+		var ids []KeyID
+		err := s.store.View(ctx, func(tx Tx) (err error) {
+			ids, err = tx.KeysInState(state, due, sweepBatch)
+			return err
+		})
+		if err != nil {
+			s.log.Error("could not look for keys to "+what, "err", err)
+			return
+		}
+		failed := false
+		for _, id := range ids {
+			if err := f(id); err != nil {
+				s.log.Error("could not "+what+" a key", "key", id, "err", err)
+				failed = true
+			}
+		}
+		if failed || len(ids) < sweepBatch {
+			return
+		}
+	}
+}
+
+// beginDestruction takes a key out of the reach of CancelKeyDeletion. A key that was saved, or seen to by another node, in the meantime is left alone.
+func (s *Service) beginDestruction(ctx context.Context, id KeyID, now time.Time) error {
+	err := s.update(ctx, func(tx Tx) error {
+		key, err := tx.Key(id)
+		if err != nil {
+			return err
+		}
+		if key.State != StatePendingDeletion || key.DeletionDate.After(now) {
+			return ErrConflict
+		}
+		return tx.SetState(id, StatePendingDeletion, StateDestroying, key.DeletionDate)
+	})
+	if errors.Is(err, ErrConflict) || isNotStored(err) {
+		return nil
+	}
+	return err
+}
+
+// finishDestruction destroys the materials of a key that is Destroying, all of them, and only then drops its row, so that the store never
+// forgets what is still in the device. It may be repeated.
+func (s *Service) finishDestruction(ctx context.Context, id KeyID) error {
+	var materials []hsm.ID
+	err := s.store.View(ctx, func(tx Tx) error {
+		key, err := tx.Key(id)
+		if err != nil {
+			return err
+		}
+		if key.State != StateDestroying {
+			return ErrConflict
+		}
+		materials = nil
+		for _, m := range key.Materials {
+			materials = append(materials, m.ID)
+		}
+		return nil
+	})
+	if isNotStored(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, m := range materials {
+		if err := s.device.Destroy(ctx, m); err != nil {
+			return fmt.Errorf("material %s: %w", m, err)
+		}
+	}
+	err = s.update(ctx, func(tx Tx) error { return tx.DeleteKey(id, time.Now()) })
+	if isNotStored(err) {
+		return nil // another node was quicker
+	}
+	if err != nil {
+		return err
+	}
+	s.log.Info("a key was destroyed", "key", id)
+	return nil
+}
+
+// undoTimeout bounds the undoing of a failed creation, for which the request that failed has no time left.
+const undoTimeout = 5 * time.Second
+
+// undoCreation takes back a key that could not be made. The row is moved out of Creating first: where the last step of the creation had happened
+// after all, that fails, and the key stays. What cannot be undone now is left for Recover and the next sweep.
+func (s *Service) undoCreation(ctx context.Context, id KeyID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	err := s.update(ctx, func(tx Tx) error {
+		return tx.SetState(id, StateCreating, StateDestroying, time.Time{})
+	})
+	if err == nil {
+		err = s.finishDestruction(ctx, id)
+	}
+	if err != nil && !errors.Is(err, ErrConflict) && !isNotStored(err) {
+		s.log.Error("a key that could not be made could not be undone yet", "key", id, "err", err)
+	}
+}

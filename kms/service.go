@@ -1,0 +1,166 @@
+// Package kms is the service: KMS keys and their states, the ciphertext format, who may do what, and one method for each operation of the
+// AWS KMS API, all of the shape
+//
+//	func (s *Service) Name(ctx context.Context, who Caller, req *NameRequest) (*NameResponse, error)
+//
+// A refusal that a client should see is an [Error]; its [Code] is one of a closed set. Any other error is our own fault.
+//
+// The request and response types are AWS's model: the json tag of a member is its name on the wire, the aws tag its modelled
+// constraints, which the wire has checked before a method is called. References in comments of the form [API] are to the
+// AWS KMS API Reference, version 2014-11-01.
+//
+// Keys never leave the [hsm.Device]. Only an openKey, which only the gate [Service.open] hands out, and the making and unmaking of keys reach it.
+//
+// The package knows nothing of files, sockets, SQL or PKCS#11.
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"strongroom/hsm"
+)
+
+// Options are the parts that a [Service] is made of.
+type Options struct {
+	Device hsm.Device
+	Store  Store
+	Log    *slog.Logger // for operators; required
+
+	// SM2Off makes SM2 answer as it does in AWS Regions outside China.
+	SM2Off bool
+
+	// CachedKeys is how many keys are remembered between requests, at up to about 40 kB each if their policies are of the
+	// largest size, and 1 kB as usual. Zero means 10,000.
+	CachedKeys int
+}
+
+// A Service answers the operations of the AWS KMS API for one deployment. It is safe for concurrent use.
+type Service struct {
+	device    hsm.Device
+	store     Store
+	log       *slog.Logger
+	sm2       bool
+	partition string
+	region    string
+	sealer    SystemKey
+
+	// What was read from the store, and until when it may be believed (nanoseconds since start, a moment that Run moves on).
+	keys         *cache[KeyID, *Key]
+	aliases      *cache[aliasKey, *Alias]
+	credentials  *cache[string, *Credential]
+	start        time.Time
+	trustedUntil atomic.Int64
+
+	// primes bounds how many searches for RSA primes run at once: more than one a core would only make each caller wait longer.
+	primes chan struct{}
+}
+
+// New returns the service of the deployment in o.Store. It returns an error that is ErrNotStored if there is none: [Init] makes one.
+func New(ctx context.Context, o Options) (*Service, error) {
+	if o.Device == nil || o.Store == nil || o.Log == nil {
+		return nil, errors.New("kms: Device, Store and Log are required")
+	}
+	if o.CachedKeys == 0 {
+		o.CachedKeys = 10_000
+	}
+	var d *Deployment
+	err := o.Store.View(ctx, func(tx Tx) (err error) {
+		d, err = tx.Deployment()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the deployment: %w", err)
+	}
+	return &Service{
+		device:      o.Device,
+		store:       o.Store,
+		log:         o.Log,
+		sm2:         !o.SM2Off,
+		partition:   d.Partition,
+		region:      d.Region,
+		sealer:      d.SecretSealer,
+		keys:        newCache[KeyID, *Key](o.CachedKeys),
+		aliases:     newCache[aliasKey, *Alias](o.CachedKeys),
+		credentials: newCache[string, *Credential](10_000),
+		start:       time.Now(),
+		primes:      make(chan struct{}, runtime.GOMAXPROCS(0)),
+	}, nil
+}
+
+// Region returns the Region that this deployment says it is.
+func (s *Service) Region() string { return s.region }
+
+// Partition returns the partition in this deployment's ARNs.
+func (s *Service) Partition() string { return s.partition }
+
+// Ready returns nil if a request could be answered now: the store answers, and the device encrypts and decrypts.
+func (s *Service) Ready(ctx context.Context) error {
+	if _, err := s.store.Generation(ctx); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if err := s.device.Check(ctx); err != nil {
+		return fmt.Errorf("hsm: %w", err)
+	}
+	return nil
+}
+
+// What is remembered from the store is believed for trustSpan after the store was last heard, which happens every listenEvery. A change
+// that another process made thus binds this one within a second, and a process that does not hear the store any more stops using what it remembers.
+const (
+	listenEvery = 250 * time.Millisecond
+	trustSpan   = time.Second
+)
+
+// trusted reports whether what is remembered may be believed.
+func (s *Service) trusted() bool {
+	return int64(time.Since(s.start)) < s.trustedUntil.Load()
+}
+
+// listen asks the store once whether anything changed since the generation last, and returns the generation now.
+func (s *Service) listen(ctx context.Context, last int64) (int64, error) {
+	asked := time.Since(s.start)
+	now, err := s.store.Generation(ctx)
+	if err != nil {
+		return last, err
+	}
+	if now != last {
+		s.forget()
+	}
+	s.trustedUntil.Store(int64(asked + trustSpan))
+	return now, nil
+}
+
+// forget drops all that is remembered from the store.
+func (s *Service) forget() {
+	s.keys.forget()
+	s.aliases.forget()
+	s.credentials.forget()
+}
+
+// update makes a change in the store. When it returns, no request answers from what was remembered before the change,
+// also if the change failed, since a failure may hide a change that was made.
+func (s *Service) update(ctx context.Context, f func(Tx) error) error {
+	err := s.store.Update(ctx, f)
+	s.forget()
+	return err
+}
+
+// deviceError turns an error of the device into the refusal that a client sees.
+func deviceError(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, hsm.ErrRejected):
+		return &Error{Code: InvalidCiphertext, Err: err}
+	default:
+		// A device that is away, and one that does not hold the key it should, are the same to a client: try again later. The
+		// log tells the operator which it was.
+		return &Error{Code: KeyUnavailable, Err: err}
+	}
+}
