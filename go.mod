@@ -7,3 +7,5 @@ require (
 	github.com/emmansun/gmsm v0.44.0
 	golang.org/x/crypto v0.58.0
 )
+
+require github.com/mattn/go-sqlite3 v1.14.53

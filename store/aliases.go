@@ -1,0 +1,84 @@
+package store
+
+import (
+	"time"
+
+	"strongroom/kms"
+)
+
+var (
+	selectAlias = define("read table alias", `
+		SELECT key_id, created, updated FROM alias WHERE account = $1 AND name = $2`)
+	selectAliases = define("list table alias", `
+		SELECT name, key_id, created, updated FROM alias
+		WHERE account = $1 AND name > $2 ORDER BY name LIMIT $3`)
+	selectAliasesOfKey = define("list table alias", `
+		SELECT name, key_id, created, updated FROM alias
+		WHERE account = $1 AND key_id = $2 AND name > $3 ORDER BY name LIMIT $4`)
+	countAliases = define("count table alias", `
+		SELECT count(*) FROM alias WHERE key_id = $1`)
+	insertAlias = define("insert into table alias", `
+		INSERT INTO alias (account, name, key_id, created, updated)
+		VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`)
+	updateAlias = define("update table alias", `
+		UPDATE alias SET key_id = $1, updated = $2 WHERE account = $3 AND name = $4 AND key_id = $5`)
+	deleteAlias = define("delete from table alias", `
+		DELETE FROM alias WHERE account = $1 AND name = $2`)
+)
+
+func (t *tx) Alias(account, name string) (*kms.Alias, error) {
+	a := &kms.Alias{Account: account, Name: name}
+	err := t.row(selectAlias, name,
+		[]any{keyIDColumn{&a.Key}, timeColumn{&a.Created}, timeColumn{&a.Updated}}, account, name)
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (t *tx) Aliases(account string, key kms.KeyID, after string, limit int) ([]kms.Alias, error) {
+	if limit <= 0 { // to SQLite, a negative limit is none
+		return nil, t.usable()
+	}
+	s, about, args := selectAliases, any(account), []any{account, after, limit}
+	if !key.IsZero() {
+		s, about, args = selectAliasesOfKey, key, []any{account, key.String(), after, limit}
+	}
+	var all []kms.Alias
+	a := kms.Alias{Account: account}
+	dest := []any{&a.Name, keyIDColumn{&a.Key}, timeColumn{&a.Created}, timeColumn{&a.Updated}}
+	if err := t.rows(s, about, dest, func() { all = append(all, a) }, args...); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+func (t *tx) CountAliases(key kms.KeyID) (int, error) {
+	var n int
+	err := t.row(countAliases, key, []any{&n}, key.String())
+	return n, err
+}
+
+func (t *tx) InsertAlias(a *kms.Alias) error {
+	return t.insert(insertAlias, a.Name, a.Account, a.Name, a.Key.String(), a.Created.UnixMilli(), a.Updated.UnixMilli())
+}
+
+func (t *tx) MoveAlias(account, name string, from, to kms.KeyID, now time.Time) error {
+	n, err := t.exec(updateAlias, name, to.String(), now.UnixMilli(), account, name, from.String())
+	if err != nil || n > 0 {
+		return err
+	}
+	// It is not there, or it is and points elsewhere.
+	if _, err := t.Alias(account, name); err != nil {
+		return err
+	}
+	return conflict(updateAlias, name)
+}
+
+func (t *tx) DeleteAlias(account, name string) error {
+	n, err := t.exec(deleteAlias, name, account, name)
+	if err == nil && n == 0 {
+		err = notStored(deleteAlias, name)
+	}
+	return err
+}

@@ -1,0 +1,985 @@
+package store_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"strongroom/hsm"
+	"strongroom/kms"
+)
+
+const (
+	account = "111122223333"
+	other   = "444455556666"
+)
+
+// testStore holds a store to every promise of kms.Store and kms.Tx. open returns two handles to one new and empty store.
+func testStore(t *testing.T, open func(t *testing.T) (a, b kms.Store)) {
+	for _, test := range []struct {
+		name string
+		test func(t *testing.T, a, b kms.Store)
+	}{
+		{"deployment", testDeployment},
+		{"accounts and credentials", testCredentials},
+		{"key", testKey},
+		{"key refused", testKeyRefused},
+		{"state", testState},
+		{"material ref", testMaterialRef},
+		{"description", testDescription},
+		{"delete", testDelete},
+		{"keys", testKeys},
+		{"keys in state", testKeysInState},
+		{"aliases", testAliases},
+		{"all or nothing", testAllOrNothing},
+		{"an error of the database cannot be passed over", testSpent},
+		{"view only reads", testViewReads},
+		{"view is one state", testViewSnapshot},
+		{"visible at once", testVisible},
+		{"generation", testGeneration},
+		{"exactly one change of state wins", testOneWins},
+		{"no update is lost", testNoLostUpdate},
+		{"context", testContext},
+		{"transaction after its end", testKeptTx},
+		{"results are the caller's", testOwnResults},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a, b := open(t)
+			test.test(t, a, b)
+		})
+	}
+}
+
+func testDeployment(t *testing.T, a, b kms.Store) {
+	view(t, a, func(tx kms.Tx) error {
+		_, err := tx.Deployment()
+		want(t, err, kms.ErrNotStored)
+		return nil
+	})
+	d := &kms.Deployment{
+		ID: "2a0c8f4e-5a7e-4d05-8e4a-0d7f5b1a9c11", Created: exact(), Partition: "aws", Region: "eu-central-1", TokenSerial: "0123abcd",
+		SecretSealer: kms.SystemKey{Name: "secrets", ID: newMaterialID(), Ref: hsm.Ref("ref")},
+	}
+	update(t, a, func(tx kms.Tx) error { return tx.InsertDeployment(d) })
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.InsertDeployment(d), kms.ErrConflict)
+		return nil
+	})
+	view(t, b, func(tx kms.Tx) error {
+		got, err := tx.Deployment()
+		same(t, got, d)
+		return err
+	})
+}
+
+func testCredentials(t *testing.T, a, b kms.Store) {
+	c := &kms.Credential{ID: "AKIAEXAMPLE", Account: account, Principal: "arn:aws:iam::111122223333:root", Active: true, Created: exact(), Sealed: []byte{0, 1, 255}}
+	off := &kms.Credential{ID: "AKIAOTHER", Account: account, Principal: "arn:aws:iam::111122223333:user/a", Created: exact(), Sealed: []byte{2}}
+	if err := a.Update(t.Context(), func(tx kms.Tx) error { return tx.InsertCredential(c) }); err == nil {
+		t.Error("a credential of an account that is not there was stored")
+	}
+	update(t, a, func(tx kms.Tx) error {
+		return errors.Join(tx.InsertAccount(account, time.Now()), tx.InsertCredential(c), tx.InsertCredential(off))
+	})
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.InsertAccount(account, time.Now()), kms.ErrConflict)
+		want(t, tx.InsertCredential(c), kms.ErrConflict)
+		return nil
+	})
+	view(t, b, func(tx kms.Tx) error {
+		for _, c := range []*kms.Credential{c, off} {
+			got, err := tx.Credential(c.ID)
+			want(t, err, nil)
+			same(t, got, c)
+		}
+		_, err := tx.Credential("AKIANOBODY")
+		want(t, err, kms.ErrNotStored)
+		return nil
+	})
+}
+
+func testKey(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	plain := newKey(kms.StateCreating)
+	plain.Materials[0].Ref = nil
+
+	full := newKey(kms.StatePendingDeletion)
+	full.ID = newMRK()
+	full.Description = "déjà vu ☂"
+	full.Policy = `{"Version":"2012-10-17"}`
+	full.DeletionDate = exact().Add(7 * 24 * time.Hour)
+	full.Tags = map[string]string{"a": "1", "": "", "ü": "x"}
+	for range 12 { // more than nine, so that the order is by number and not by text
+		full.Materials = append(full.Materials, newMaterial())
+	}
+	insertKeys(t, a, plain, full)
+	view(t, b, func(tx kms.Tx) error {
+		for _, k := range []*kms.Key{plain, full} {
+			got, err := tx.Key(k.ID)
+			want(t, err, nil)
+			same(t, got, k)
+			for _, m := range k.Materials {
+				id, err := tx.KeyOfMaterial(m.ID)
+				want(t, err, nil)
+				same(t, id, k.ID)
+			}
+		}
+		_, err := tx.Key(newID())
+		want(t, err, kms.ErrNotStored)
+		_, err = tx.KeyOfMaterial(newMaterialID())
+		want(t, err, kms.ErrNotStored)
+		return nil
+	})
+
+	// Times are kept to the millisecond, in UTC.
+	k := newKey(kms.StateEnabled)
+	k.Created = time.Date(2026, 1, 2, 3, 4, 5, 678_999_999, time.FixedZone("", 3600))
+	insertKeys(t, a, k)
+	view(t, b, func(tx kms.Tx) error {
+		got, err := tx.Key(k.ID)
+		want(t, err, nil)
+		same(t, got.Created, time.Date(2026, 1, 2, 2, 4, 5, 678_000_000, time.UTC))
+		return nil
+	})
+}
+
+func testKeyRefused(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k := newKey(kms.StateEnabled)
+	insertKeys(t, a, k)
+
+	again := newKey(kms.StateDisabled)
+	again.ID = k.ID
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.InsertKey(again), kms.ErrConflict)
+		got, err := tx.Key(k.ID)
+		same(t, got, k)
+		return err
+	})
+
+	// A material belongs to one key. Not even a caller that passes over the error gets a part of the second key stored.
+	thief := newKey(kms.StateEnabled)
+	thief.Materials = append(thief.Materials, k.Materials[0])
+	err := a.Update(t.Context(), func(tx kms.Tx) error {
+		want(t, tx.InsertKey(thief), kms.ErrConflict)
+		return nil
+	})
+	want(t, err, kms.ErrConflict)
+
+	for _, spoil := range []func(*kms.Key){
+		func(k *kms.Key) { k.ID = kms.KeyID{} },
+		func(k *kms.Key) { k.State = "" },
+		func(k *kms.Key) { k.State = "enabled" },
+		func(k *kms.Key) { k.Materials = nil },
+		func(k *kms.Key) { k.Materials[0].Ref = make(hsm.Ref, 257) },
+		func(k *kms.Key) { k.Account = "777788889999" },
+	} {
+		bad := newKey(kms.StateEnabled)
+		spoil(bad)
+		if err := a.Update(t.Context(), func(tx kms.Tx) error { return tx.InsertKey(bad) }); err == nil {
+			t.Errorf("stored %+v", bad)
+		}
+	}
+	view(t, b, func(tx kms.Tx) error {
+		ids, err := tx.Keys(account, kms.KeyID{}, 100)
+		same(t, ids, []kms.KeyID{k.ID})
+		return err
+	})
+}
+
+func testState(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k := newKey(kms.StateEnabled)
+	insertKeys(t, a, k)
+	date := exact().Add(time.Hour)
+	steps := []struct {
+		from, to kms.KeyState
+		deletion time.Time
+		want     error
+	}{
+		{kms.StateDisabled, kms.StateEnabled, time.Time{}, kms.ErrConflict},
+		{kms.StateEnabled, kms.StateDisabled, time.Time{}, nil},
+		{kms.StateEnabled, kms.StateDisabled, time.Time{}, kms.ErrConflict},
+		{kms.StateDisabled, kms.StatePendingDeletion, date, nil},
+		{kms.StateDisabled, kms.StatePendingDeletion, date.Add(time.Hour), kms.ErrConflict},
+		{kms.StatePendingDeletion, kms.StateDisabled, time.Time{}, nil},
+	}
+	state, deletion := kms.StateEnabled, time.Time{}
+	for _, s := range steps {
+		update(t, a, func(tx kms.Tx) error {
+			want(t, tx.SetState(k.ID, s.from, s.to, s.deletion), s.want)
+			return nil
+		})
+		if s.want == nil {
+			state, deletion = s.to, s.deletion
+		}
+		view(t, b, func(tx kms.Tx) error {
+			got, err := tx.Key(k.ID)
+			want(t, err, nil)
+			same(t, got.State, state)
+			same(t, got.DeletionDate, deletion)
+			return nil
+		})
+	}
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.SetState(newID(), kms.StateEnabled, kms.StateDisabled, time.Time{}), kms.ErrNotStored)
+		if tx.SetState(k.ID, kms.StateDisabled, "Sleeping", time.Time{}) == nil || tx.SetState(k.ID, "", kms.StateEnabled, time.Time{}) == nil {
+			t.Error("an unknown state was accepted")
+		}
+		return nil
+	})
+}
+
+func testMaterialRef(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k := newKey(kms.StateCreating)
+	k.Materials[0].Ref = nil
+	insertKeys(t, a, k)
+	id := k.Materials[0].ID
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.SetMaterialRef(newMaterialID(), hsm.Ref("x")), kms.ErrNotStored)
+		if tx.SetMaterialRef(id, nil) == nil || tx.SetMaterialRef(id, make(hsm.Ref, 257)) == nil {
+			t.Error("a ref of impossible size was accepted")
+		}
+		return tx.SetMaterialRef(id, hsm.Ref("first"))
+	})
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.SetMaterialRef(id, hsm.Ref("second")), kms.ErrConflict)
+		return nil
+	})
+	view(t, b, func(tx kms.Tx) error {
+		got, err := tx.Key(k.ID)
+		want(t, err, nil)
+		same(t, got.Materials[0].Ref, hsm.Ref("first"))
+		return nil
+	})
+}
+
+func testDescription(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k := newKey(kms.StateEnabled)
+	insertKeys(t, a, k)
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.SetDescription(newID(), "x"), kms.ErrNotStored)
+		return tx.SetDescription(k.ID, "new")
+	})
+	view(t, b, func(tx kms.Tx) error {
+		got, err := tx.Key(k.ID)
+		want(t, err, nil)
+		same(t, got.Description, "new")
+		return nil
+	})
+}
+
+func testDelete(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	for _, state := range []kms.KeyState{kms.StateCreating, kms.StateEnabled, kms.StateDisabled, kms.StatePendingDeletion, kms.StateDestroying} {
+		k, bystander := newKey(state), newKey(kms.StateEnabled)
+		k.Tags = map[string]string{"a": "b"}
+		k.Materials = append(k.Materials, newMaterial())
+		bystander.Tags = k.Tags
+		insertKeys(t, a, k, bystander)
+		update(t, a, func(tx kms.Tx) error {
+			return errors.Join(tx.InsertAlias(newAlias("alias/"+string(state), k.ID)), tx.InsertAlias(newAlias("alias/by-"+string(state), bystander.ID)))
+		})
+		goes := state == kms.StateCreating || state == kms.StateDestroying
+		update(t, a, func(tx kms.Tx) error {
+			err := tx.DeleteKey(k.ID, time.Now())
+			if goes {
+				want(t, err, nil)
+			} else {
+				want(t, err, kms.ErrConflict)
+			}
+			return nil
+		})
+		view(t, b, func(tx kms.Tx) error {
+			_, key := tx.Key(k.ID)
+			_, alias := tx.Alias(account, "alias/"+string(state))
+			_, material := tx.KeyOfMaterial(k.Materials[1].ID)
+			for _, err := range []error{key, alias, material} {
+				if goes {
+					want(t, err, kms.ErrNotStored)
+				} else {
+					want(t, err, nil)
+				}
+			}
+			got, err := tx.Key(bystander.ID)
+			want(t, err, nil)
+			same(t, got, bystander)
+			n, err := tx.CountAliases(bystander.ID)
+			want(t, err, nil)
+			same(t, n, 1)
+			return nil
+		})
+	}
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.DeleteKey(newID(), time.Now()), kms.ErrNotStored)
+		return nil
+	})
+}
+
+func testKeys(t *testing.T, a, b kms.Store) {
+	const n = 20_000
+	insertAccounts(t, a)
+	var all []string
+	update(t, a, func(tx kms.Tx) error {
+		states := []kms.KeyState{kms.StateEnabled, kms.StateDisabled, kms.StatePendingDeletion}
+		for i := range n {
+			k := newKey(states[i%3])
+			if i%10 == 0 {
+				k.ID = newMRK()
+			}
+			if err := tx.InsertKey(k); err != nil {
+				return err
+			}
+			all = append(all, k.ID.String())
+			// Between them, keys that are not to be listed.
+			if i%100 == 0 {
+				foreign := newKey(kms.StateEnabled)
+				foreign.Account = other
+				if err := errors.Join(tx.InsertKey(newKey(kms.StateCreating)), tx.InsertKey(newKey(kms.StateDestroying)), tx.InsertKey(foreign)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	slices.Sort(all)
+	for _, size := range []int{1000, 77, n, n + 1} {
+		var got []string
+		view(t, b, func(tx kms.Tx) error {
+			got = nil
+			var after kms.KeyID
+			for {
+				page, err := tx.Keys(account, after, size)
+				if err != nil {
+					return err
+				}
+				if len(page) > size {
+					t.Fatalf("asked for %d keys and got %d", size, len(page))
+				}
+				for _, id := range page {
+					got = append(got, id.String())
+				}
+				if len(page) < size {
+					return nil
+				}
+				after = page[len(page)-1]
+			}
+		})
+		if !slices.Equal(got, all) {
+			t.Errorf("pages of %d: %d keys, which are not the %d in order", size, len(got), n)
+		}
+	}
+	view(t, b, func(tx kms.Tx) error {
+		for _, limit := range []int{0, -1} {
+			ids, err := tx.Keys(account, kms.KeyID{}, limit)
+			want(t, err, nil)
+			same(t, len(ids), 0)
+		}
+		ids, err := tx.Keys("777788889999", kms.KeyID{}, 10)
+		same(t, len(ids), 0)
+		return err
+	})
+}
+
+func testKeysInState(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	now := exact()
+	var pending []*kms.Key
+	for i := range 5 {
+		k := newKey(kms.StatePendingDeletion)
+		k.DeletionDate = now.Add(time.Duration(i) * time.Hour)
+		if i%2 == 0 {
+			k.Account = other
+		}
+		pending = append(pending, k)
+	}
+	creating := newKey(kms.StateCreating)
+	insertKeys(t, a, append(slices.Clone(pending), creating, newKey(kms.StateEnabled))...)
+	list := func(state kms.KeyState, due time.Time, limit int) map[kms.KeyID]bool {
+		set := make(map[kms.KeyID]bool)
+		view(t, b, func(tx kms.Tx) error {
+			ids, err := tx.KeysInState(state, due, limit)
+			if len(ids) > limit {
+				t.Errorf("asked for %d keys and got %d", limit, len(ids))
+			}
+			for _, id := range ids {
+				set[id] = true
+			}
+			return err
+		})
+		return set
+	}
+	same(t, list(kms.StateCreating, time.Time{}, 10), map[kms.KeyID]bool{creating.ID: true})
+	same(t, len(list(kms.StatePendingDeletion, time.Time{}, 10)), 5)
+	same(t, len(list(kms.StatePendingDeletion, time.Time{}, 3)), 3)
+	same(t, len(list(kms.StatePendingDeletion, time.Time{}, 0)), 0)
+	same(t, len(list(kms.StateDestroying, time.Time{}, 10)), 0)
+	for i := range pending {
+		due := make(map[kms.KeyID]bool)
+		for _, k := range pending[:i+1] {
+			due[k.ID] = true
+		}
+		same(t, list(kms.StatePendingDeletion, now.Add(time.Duration(i)*time.Hour), 10), due)
+	}
+	same(t, len(list(kms.StatePendingDeletion, now.Add(-time.Millisecond), 10)), 0)
+	same(t, len(list(kms.StateEnabled, now, 10)), 0) // no deletion date, so not due
+	view(t, b, func(tx kms.Tx) error {
+		if _, err := tx.KeysInState("Sleeping", time.Time{}, 10); err == nil {
+			t.Error("an unknown state was accepted")
+		}
+		return nil
+	})
+}
+
+func testAliases(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k, l := newKey(kms.StateEnabled), newKey(kms.StateEnabled)
+	insertKeys(t, a, k, l)
+	// In byte order, which is neither that of a dictionary nor without regard to case.
+	names := []string{"alias/B", "alias/Z", "alias/_", "alias/a", "alias/a/b", "alias/ab", "alias/z", "alias/é"}
+	update(t, a, func(tx kms.Tx) error {
+		for i, name := range slices.Backward(names) {
+			key := k.ID
+			if i%2 == 1 {
+				key = l.ID
+			}
+			if err := tx.InsertAlias(newAlias(name, key)); err != nil {
+				return err
+			}
+		}
+		foreign := newAlias("alias/a", k.ID)
+		foreign.Account = other
+		return tx.InsertAlias(foreign)
+	})
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.InsertAlias(newAlias("alias/a", l.ID)), kms.ErrConflict)
+		return nil
+	})
+	want(t, a.Update(t.Context(), func(tx kms.Tx) error { return tx.InsertAlias(newAlias("alias/new", newID())) }), kms.ErrNotStored)
+
+	list := func(key kms.KeyID, after string, limit int) (got []string) {
+		view(t, b, func(tx kms.Tx) error {
+			got = nil
+			all, err := tx.Aliases(account, key, after, limit)
+			for _, a := range all {
+				got = append(got, a.Name)
+			}
+			return err
+		})
+		return got
+	}
+	same(t, list(kms.KeyID{}, "", 100), names)
+	same(t, list(kms.KeyID{}, "", 3), names[:3])
+	same(t, list(kms.KeyID{}, names[2], 100), names[3:])
+	same(t, list(kms.KeyID{}, "alias/aa", 1), []string{"alias/ab"})
+	same(t, list(k.ID, "", 100), []string{names[0], names[2], names[4], names[6]})
+	same(t, list(k.ID, names[2], 1), []string{names[4]})
+	same(t, len(list(kms.KeyID{}, "", 0)), 0)
+	view(t, b, func(tx kms.Tx) error {
+		n, err := tx.CountAliases(k.ID)
+		want(t, err, nil)
+		same(t, n, 5) // of both accounts
+		n, err = tx.CountAliases(newID())
+		want(t, err, nil)
+		same(t, n, 0)
+		return nil
+	})
+
+	was := newAlias("alias/move", k.ID)
+	update(t, a, func(tx kms.Tx) error { return tx.InsertAlias(was) })
+	moved := exact().Add(time.Minute)
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.MoveAlias(account, was.Name, l.ID, k.ID, moved), kms.ErrConflict)
+		want(t, tx.MoveAlias(account, "alias/none", k.ID, l.ID, moved), kms.ErrNotStored)
+		return tx.MoveAlias(account, was.Name, k.ID, l.ID, moved)
+	})
+	want(t, a.Update(t.Context(), func(tx kms.Tx) error { return tx.MoveAlias(account, was.Name, l.ID, newID(), moved) }), kms.ErrNotStored)
+	view(t, b, func(tx kms.Tx) error {
+		got, err := tx.Alias(account, was.Name)
+		now := *was
+		now.Key, now.Updated = l.ID, moved
+		same(t, got, &now)
+		return err
+	})
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.DeleteAlias(account, "alias/none"), kms.ErrNotStored)
+		want(t, tx.DeleteAlias(other, was.Name), kms.ErrNotStored)
+		return tx.DeleteAlias(account, was.Name)
+	})
+	view(t, b, func(tx kms.Tx) error {
+		_, err := tx.Alias(account, was.Name)
+		want(t, err, kms.ErrNotStored)
+		_, err = tx.Alias(other, "alias/a")
+		return err
+	})
+}
+
+func testAllOrNothing(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	write := func(tx kms.Tx) {
+		for range 3 {
+			want(t, tx.InsertKey(newKey(kms.StateEnabled)), nil)
+		}
+	}
+	mine := errors.New("mine")
+	err := a.Update(t.Context(), func(tx kms.Tx) error { write(tx); return mine })
+	want(t, err, mine)
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic was swallowed")
+			}
+		}()
+		a.Update(t.Context(), func(tx kms.Tx) error { write(tx); panic("mine") })
+	}()
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		a.Update(t.Context(), func(tx kms.Tx) error { write(tx); runtime.Goexit(); return nil })
+	})
+	ended.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	err = a.Update(ctx, func(tx kms.Tx) error { write(tx); cancel(); return nil })
+	want(t, err, context.Canceled)
+	want(t, a.View(t.Context(), func(tx kms.Tx) error { return mine }), mine)
+
+	view(t, b, func(tx kms.Tx) error {
+		ids, err := tx.Keys(account, kms.KeyID{}, 10)
+		same(t, len(ids), 0)
+		return err
+	})
+	// A refusal that changed nothing does not keep the rest from being stored.
+	k := newKey(kms.StateEnabled)
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.InsertKey(k), nil)
+		want(t, tx.InsertKey(k), kms.ErrConflict)
+		want(t, tx.SetDescription(newID(), ""), kms.ErrNotStored)
+		return nil
+	})
+	view(t, b, func(tx kms.Tx) error { _, err := tx.Key(k.ID); return err })
+}
+
+func testSpent(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k := newKey(kms.StateEnabled)
+	err := a.Update(t.Context(), func(tx kms.Tx) error {
+		want(t, tx.InsertKey(k), nil)
+		want(t, tx.InsertAlias(newAlias("alias/a", newID())), kms.ErrNotStored)
+		if err := tx.SetDescription(k.ID, "x"); err == nil {
+			t.Error("the transaction went on")
+		}
+		if _, err := tx.Key(k.ID); err == nil {
+			t.Error("the transaction went on")
+		}
+		return nil
+	})
+	want(t, err, kms.ErrNotStored)
+	view(t, b, func(tx kms.Tx) error {
+		_, err := tx.Key(k.ID)
+		want(t, err, kms.ErrNotStored)
+		return nil
+	})
+}
+
+func testViewReads(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k := newKey(kms.StateDestroying)
+	k.Materials[0].Ref = nil
+	insertKeys(t, a, k)
+	alias := newAlias("alias/a", k.ID)
+	update(t, a, func(tx kms.Tx) error { return tx.InsertAlias(alias) })
+	before, err := a.Generation(t.Context())
+	want(t, err, nil)
+	view(t, a, func(tx kms.Tx) error {
+		for name, err := range map[string]error{
+			"InsertDeployment": tx.InsertDeployment(&kms.Deployment{SecretSealer: kms.SystemKey{Ref: hsm.Ref("x")}}),
+			"InsertAccount":    tx.InsertAccount("777788889999", time.Now()),
+			"InsertCredential": tx.InsertCredential(&kms.Credential{ID: "A", Account: account, Sealed: []byte{1}}),
+			"InsertKey":        tx.InsertKey(newKey(kms.StateEnabled)),
+			"SetState":         tx.SetState(k.ID, kms.StateDestroying, kms.StateEnabled, time.Time{}),
+			"SetMaterialRef":   tx.SetMaterialRef(k.Materials[0].ID, hsm.Ref("x")),
+			"SetDescription":   tx.SetDescription(k.ID, "x"),
+			"DeleteKey":        tx.DeleteKey(k.ID, time.Now()),
+			"InsertAlias":      tx.InsertAlias(newAlias("alias/b", k.ID)),
+			"MoveAlias":        tx.MoveAlias(account, alias.Name, k.ID, k.ID, time.Now()),
+			"DeleteAlias":      tx.DeleteAlias(account, alias.Name),
+		} {
+			if err == nil || errors.Is(err, kms.ErrConflict) || errors.Is(err, kms.ErrNotStored) {
+				t.Errorf("%s in a View: %v", name, err)
+			}
+		}
+		got, err := tx.Key(k.ID)
+		same(t, got, k)
+		return err
+	})
+	after, err := b.Generation(t.Context())
+	want(t, err, nil)
+	same(t, after, before)
+}
+
+func testViewSnapshot(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k := newKey(kms.StateEnabled)
+	k.Tags = map[string]string{"v": "0"}
+	insertKeys(t, a, k)
+	l := newKey(kms.StateEnabled)
+	for _, writer := range []kms.Store{a, b} {
+		view(t, a, func(tx kms.Tx) error {
+			before, err := tx.Key(k.ID)
+			want(t, err, nil)
+			done := make(chan error)
+			go func() {
+				done <- writer.Update(context.Background(), func(tx kms.Tx) error {
+					l = newKey(kms.StateEnabled)
+					return errors.Join(tx.SetDescription(k.ID, before.Description+"+"), tx.InsertKey(l))
+				})
+			}()
+			want(t, <-done, nil)
+			after, err := tx.Key(k.ID)
+			same(t, after, before)
+			want(t, err, nil)
+			_, err = tx.Key(l.ID)
+			want(t, err, kms.ErrNotStored)
+			return nil
+		})
+		view(t, a, func(tx kms.Tx) error { _, err := tx.Key(l.ID); return err })
+	}
+
+	// Two values that every Update changes together are never seen apart.
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	for i, s := range []kms.Store{a, b} {
+		running.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				text := fmt.Sprint(i, "-", n)
+				err := s.Update(context.Background(), func(tx kms.Tx) error {
+					return errors.Join(tx.SetDescription(k.ID, text), tx.SetDescription(l.ID, text))
+				})
+				want(t, err, nil)
+			}
+		})
+	}
+	update(t, a, func(tx kms.Tx) error { return errors.Join(tx.SetDescription(k.ID, ""), tx.SetDescription(l.ID, "")) })
+	for range 300 {
+		view(t, b, func(tx kms.Tx) error {
+			x, err := tx.Key(k.ID)
+			want(t, err, nil)
+			y, err := tx.Key(l.ID)
+			want(t, err, nil)
+			same(t, x.Description, y.Description)
+			return nil
+		})
+	}
+	cancel()
+	running.Wait()
+}
+
+func testVisible(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	for i := range 50 {
+		writer, reader := a, b
+		if i%2 == 1 {
+			writer, reader = b, a
+		}
+		k := newKey(kms.StateEnabled)
+		insertKeys(t, writer, k)
+		view(t, reader, func(tx kms.Tx) error { _, err := tx.Key(k.ID); return err })
+	}
+}
+
+func testGeneration(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k := newKey(kms.StateEnabled)
+	insertKeys(t, a, k)
+	seen := make(map[int64]bool)
+	var last int64
+	check := func(what string, changed bool) {
+		t.Helper()
+		g, err := a.Generation(t.Context())
+		want(t, err, nil)
+		h, err := b.Generation(t.Context())
+		want(t, err, nil)
+		same(t, h, g)
+		if seen[g] && changed {
+			t.Errorf("%s: the generation %d has been there before", what, g)
+		}
+		if g != last && !changed {
+			t.Errorf("%s: the generation went from %d to %d", what, last, g)
+		}
+		seen[g], last = true, g
+	}
+	check("at first", true)
+	for i, s := range []kms.Store{a, b, a, b} {
+		update(t, s, func(tx kms.Tx) error { return tx.SetDescription(k.ID, strconv.Itoa(i)) })
+		check("update", true)
+	}
+	update(t, a, func(tx kms.Tx) error { _, err := tx.Key(k.ID); return err })
+	check("an update that read", false)
+	update(t, a, func(tx kms.Tx) error {
+		want(t, tx.InsertKey(k), kms.ErrConflict)
+		want(t, tx.InsertAccount(account, time.Now()), kms.ErrConflict)
+		want(t, tx.SetState(k.ID, kms.StateDisabled, kms.StateEnabled, time.Time{}), kms.ErrConflict)
+		want(t, tx.DeleteAlias(account, "alias/none"), kms.ErrNotStored)
+		return nil
+	})
+	check("an update that was refused everything", false)
+	a.Update(t.Context(), func(tx kms.Tx) error { return errors.Join(tx.SetDescription(k.ID, "x"), errors.New("mine")) })
+	check("an update that failed", false)
+	view(t, a, func(tx kms.Tx) error { _, err := tx.Key(k.ID); return err })
+	check("a view", false)
+	update(t, b, func(tx kms.Tx) error { return tx.SetState(k.ID, kms.StateEnabled, kms.StateDisabled, time.Time{}) })
+	check("after all that", true)
+}
+
+func testOneWins(t *testing.T, a, b kms.Store) {
+	const keys, rivals = 20, 8
+	insertAccounts(t, a)
+	var all []*kms.Key
+	for range keys {
+		all = append(all, newKey(kms.StateEnabled))
+	}
+	insertKeys(t, a, all...)
+	wins := make([]int, keys)
+	var mu sync.Mutex
+	var racing sync.WaitGroup
+	for i := range rivals {
+		s := a
+		if i%2 == 1 {
+			s = b
+		}
+		racing.Go(func() {
+			for n, k := range all {
+				err := s.Update(t.Context(), func(tx kms.Tx) error {
+					return tx.SetState(k.ID, kms.StateEnabled, kms.StateDisabled, time.Time{})
+				})
+				if err == nil {
+					mu.Lock()
+					wins[n]++
+					mu.Unlock()
+				} else {
+					want(t, err, kms.ErrConflict)
+				}
+			}
+		})
+	}
+	racing.Wait()
+	for _, n := range wins {
+		if n != 1 {
+			t.Errorf("a change of state was won %d times", n)
+		}
+	}
+}
+
+func testNoLostUpdate(t *testing.T, a, b kms.Store) {
+	const writers, each = 6, 40
+	insertAccounts(t, a)
+	k := newKey(kms.StateEnabled)
+	k.Description = "0"
+	insertKeys(t, a, k)
+	var writing sync.WaitGroup
+	for i := range writers {
+		s := a
+		if i%2 == 1 {
+			s = b
+		}
+		writing.Go(func() {
+			for range each {
+				want(t, s.Update(t.Context(), func(tx kms.Tx) error { return increment(tx, k.ID) }), nil)
+			}
+		})
+	}
+	writing.Wait()
+	view(t, a, func(tx kms.Tx) error {
+		got, err := tx.Key(k.ID)
+		same(t, got.Description, strconv.Itoa(writers*each))
+		return err
+	})
+}
+
+// increment adds one to the number in the description of a key.
+func increment(tx kms.Tx, id kms.KeyID) error {
+	k, err := tx.Key(id)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(k.Description)
+	if err != nil {
+		return err
+	}
+	return tx.SetDescription(id, strconv.Itoa(n+1))
+}
+
+func testContext(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	called := func(kms.Tx) error { t.Error("called with a context that had ended"); return nil }
+	want(t, a.View(ended, called), context.Canceled)
+	want(t, a.Update(ended, called), context.Canceled)
+	_, err := a.Generation(ended)
+	want(t, err, context.Canceled)
+
+	// While it runs.
+	ctx, cancel := context.WithCancel(t.Context())
+	want(t, a.View(ctx, func(tx kms.Tx) error {
+		cancel()
+		_, err := tx.Keys(account, kms.KeyID{}, 1)
+		return err
+	}), context.Canceled)
+
+	// While another writes: in the same process by the same handle, and as if in another by the other handle.
+	for _, holder := range []kms.Store{a, b} {
+		holds, release := make(chan bool), make(chan bool)
+		var holding sync.WaitGroup
+		holding.Go(func() {
+			holder.Update(context.Background(), func(tx kms.Tx) error {
+				err := tx.InsertKey(newKey(kms.StateEnabled))
+				close(holds)
+				<-release
+				return err
+			})
+		})
+		<-holds
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		start := time.Now()
+		want(t, a.Update(ctx, called), context.DeadlineExceeded)
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("heard the end of its context after %v", took)
+		}
+		cancel()
+		// A reader does not wait for the writer.
+		view(t, a, func(tx kms.Tx) error { _, err := tx.Keys(account, kms.KeyID{}, 1); return err })
+		close(release)
+		holding.Wait()
+		update(t, a, func(tx kms.Tx) error { return tx.InsertKey(newKey(kms.StateEnabled)) })
+	}
+}
+
+func testKeptTx(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	var kept kms.Tx
+	for _, do := range []func(context.Context, func(kms.Tx) error) error{a.View, a.Update} {
+		want(t, do(t.Context(), func(tx kms.Tx) error { kept = tx; return nil }), nil)
+		if err := kept.InsertAccount("777788889999", time.Now()); err == nil {
+			t.Error("wrote in a transaction that had ended")
+		}
+		if _, err := kept.Keys(account, kms.KeyID{}, 0); err == nil {
+			t.Error("read in a transaction that had ended")
+		}
+		if _, err := kept.Deployment(); err == nil || errors.Is(err, kms.ErrNotStored) {
+			t.Error("read in a transaction that had ended")
+		}
+	}
+}
+
+func testOwnResults(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k := newKey(kms.StateEnabled)
+	k.Tags = map[string]string{"a": "b"}
+	insertKeys(t, a, k)
+	for range 2 {
+		view(t, a, func(tx kms.Tx) error {
+			got, err := tx.Key(k.ID)
+			want(t, err, nil)
+			same(t, got, k)
+			got.Tags["a"] = "spoilt"
+			clear(got.Materials[0].Ref)
+			return nil
+		})
+	}
+}
+
+// The rest are helpers.
+
+func view(t testing.TB, s kms.Store, f func(kms.Tx) error) {
+	t.Helper()
+	if err := s.View(context.Background(), f); err != nil {
+		t.Fatalf("View: %v", err)
+	}
+}
+
+func update(t testing.TB, s kms.Store, f func(kms.Tx) error) {
+	t.Helper()
+	if err := s.Update(context.Background(), f); err != nil {
+		t.Fatalf("Update: %v", err)
+	}
+}
+
+func want(t testing.TB, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("error is %v, want %v", got, want)
+	}
+}
+
+func same(t testing.TB, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func insertAccounts(t testing.TB, s kms.Store) {
+	t.Helper()
+	update(t, s, func(tx kms.Tx) error {
+		return errors.Join(tx.InsertAccount(account, time.Now()), tx.InsertAccount(other, time.Now()))
+	})
+}
+
+func insertKeys(t testing.TB, s kms.Store, keys ...*kms.Key) {
+	t.Helper()
+	update(t, s, func(tx kms.Tx) error {
+		for _, k := range keys {
+			if err := tx.InsertKey(k); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// exact returns a time that a store can keep.
+func exact() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+func newKey(state kms.KeyState) *kms.Key {
+	return &kms.Key{ID: newID(), Account: account, State: state, Created: exact(), Policy: "{}", Materials: []kms.Material{newMaterial()}}
+}
+
+func newMaterial() kms.Material {
+	id := newMaterialID()
+	return kms.Material{ID: id, Ref: hsm.Ref("ref of " + id.String()), Created: exact()}
+}
+
+func newMaterialID() (id hsm.ID) {
+	rand.Read(id[:])
+	return id
+}
+
+func newAlias(name string, key kms.KeyID) *kms.Alias {
+	now := exact()
+	return &kms.Alias{Account: account, Name: name, Key: key, Created: now, Updated: now}
+}
+
+func newID() kms.KeyID {
+	b := newMaterialID()
+	return mustID(fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]))
+}
+
+func newMRK() kms.KeyID { return mustID("mrk-" + newMaterialID().String()) }
+
+func mustID(s string) kms.KeyID {
+	id, err := kms.ParseKeyID(s)
+	if err != nil {
+		panic(err)
+	}
+	return id
+}

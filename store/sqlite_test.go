@@ -1,0 +1,560 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"strongroom/hsm"
+	"strongroom/kms"
+	"strongroom/store"
+)
+
+func TestSQLite(t *testing.T) {
+	testStore(t, func(t *testing.T) (a, b kms.Store) {
+		path := create(t)
+		return open(t, path), open(t, path)
+	})
+}
+
+func TestURL(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	// Names that mean something in a URL are only names here.
+	for i, name := range []string{"plain.db", "a b.db", "100%.db", "q?mode=ro", "#1", "ü"} {
+		for j, url := range []string{"sqlite:" + name, "sqlite:" + filepath.Join(dir, name), filepath.Join(dir, name), "./" + name, "sqlite://" + filepath.Join(dir, name)} {
+			file := fmt.Sprintf("%s%d%d", name, i, j)
+			if err := store.Create(t.Context(), url+fmt.Sprintf("%d%d", i, j)); err != nil {
+				t.Errorf("Create %s: %v", url, err)
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
+				t.Error(err)
+			}
+			d, err := store.Open(t.Context(), url+fmt.Sprintf("%d%d", i, j))
+			if err != nil {
+				t.Errorf("Open %s: %v", url, err)
+				continue
+			}
+			d.Close()
+		}
+	}
+	for _, url := range []string{"", "sqlite:", "postgres://localhost/strongroom", "mysql:x", "sqlite://host/path", "SQLITE:x", "sqlite:a\x00b", "."} {
+		_, err := store.Open(t.Context(), url)
+		if err == nil {
+			t.Errorf("Open %q worked", url)
+		}
+		if err := store.Create(t.Context(), url); err == nil {
+			t.Errorf("Create %q worked", url)
+		}
+	}
+	_, err := store.Open(t.Context(), "postgres://localhost/strongroom")
+	mention(t, err, `unknown kind of store "postgres"`, "sqlite:/path")
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := create(t)
+	foreign := create(t)
+	d := open(t, foreign)
+	d.SQL(t, "PRAGMA application_id = 7", "PRAGMA wal_checkpoint(TRUNCATE)")
+	whole, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, path string
+		says       []string
+		is         error
+	}{
+		{"missing", filepath.Join(dir, "missing.db"), []string{"missing.db", "strongroom init"}, fs.ErrNotExist},
+		{"missing directory", filepath.Join(dir, "none", "missing.db"), []string{"strongroom init"}, fs.ErrNotExist},
+		{"directory", dir, []string{"not a file"}, nil},
+		{"empty", write("empty", nil), []string{"not a strongroom store", "strongroom init"}, nil},
+		{"text", write("text", []byte(strings.Repeat("not a database\n", 1000))), []string{"no strongroom store", "strongroom init"}, nil},
+		{"other database", foreign, []string{"not a strongroom store", "strongroom init"}, nil},
+		{"cut off", write("cut", whole[:len(whole)/2]), []string{"damaged"}, nil},
+		{"header alone", write("header", whole[:100]), nil, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before, _ := os.ReadFile(test.path)
+			for what, err := range map[string]error{
+				"Open":    openAndClose(t, test.path),
+				"Migrate": store.Migrate(t.Context(), test.path),
+			} {
+				if what == "Migrate" && test.name == "cut off" {
+					continue // the schema's first page says that there is nothing to do
+				}
+				if err == nil {
+					t.Fatalf("%s worked", what)
+				}
+				mention(t, err, test.says...)
+				if test.is != nil {
+					want(t, err, test.is)
+				}
+			}
+			after, _ := os.ReadFile(test.path)
+			if string(before) != string(after) {
+				t.Error("the file was changed")
+			}
+		})
+	}
+	if _, err := os.Stat(filepath.Join(dir, "missing.db")); err == nil {
+		t.Error("Open made a file")
+	}
+}
+
+func TestCreateRefuses(t *testing.T) {
+	path := create(t)
+	d := open(t, path)
+	insertAccounts(t, d)
+	want(t, store.Create(t.Context(), path), fs.ErrExist)
+	update(t, d, func(tx kms.Tx) error {
+		want(t, tx.InsertAccount(account, time.Now()), kms.ErrConflict) // it is still there
+		return nil
+	})
+
+	// A name that leads nowhere is taken as well.
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("nowhere", link); err != nil {
+		t.Fatal(err)
+	}
+	want(t, store.Create(t.Context(), link), fs.ErrExist)
+
+	// SQLite would play a log that was left behind into the new store.
+	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+		fresh := filepath.Join(t.TempDir(), "fresh")
+		if err := os.WriteFile(fresh+suffix, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := store.Create(t.Context(), fresh)
+		want(t, err, fs.ErrExist)
+		mention(t, err, "move it away")
+	}
+	// What somebody else put there in the meantime is left as it is.
+	late := filepath.Join(t.TempDir(), "late")
+	store.OnStep(func(step string) {
+		if step == "filled" {
+			os.WriteFile(late, []byte("mine"), 0o600)
+		}
+	})
+	defer store.OnStep(func(string) {})
+	want(t, store.Create(t.Context(), late), fs.ErrExist)
+	if b, err := os.ReadFile(late); string(b) != "mine" {
+		t.Errorf("the file of another is now %q, %v", b, err)
+	}
+	if err := store.Create(t.Context(), filepath.Join(t.TempDir(), "none", "store.db")); err == nil {
+		t.Error("Create made a directory")
+	}
+}
+
+func TestFiles(t *testing.T) {
+	path := create(t)
+	d := open(t, path)
+	insertAccounts(t, d)
+	view(t, d, func(kms.Tx) error { return nil })
+	if err := d.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		info, err := os.Stat(path + suffix)
+		if err != nil {
+			t.Error(err)
+		} else if info.Mode() != 0o600 {
+			t.Errorf("store.db%s has mode %v", suffix, info.Mode())
+		}
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 4 {
+		t.Errorf("files %v, %v", entries, err)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	d := open(t, create(t))
+	for pragma, want := range map[string]string{
+		"journal_mode":         "wal",
+		"synchronous":          "2", // FULL
+		"foreign_keys":         "1",
+		"trusted_schema":       "0",
+		"cell_size_check":      "1",
+		"fullfsync":            "1",
+		"checkpoint_fullfsync": "1",
+		"busy_timeout":         fmt.Sprint(store.BusyTimeout.Milliseconds()),
+		"wal_autocheckpoint":   "1000",
+		"journal_size_limit":   "67108864",
+		"application_id":       fmt.Sprint(0x5374726d),
+		"query_only":           "0",
+		"integrity_check":      "ok",
+	} {
+		same(t, d.Rows(t, "PRAGMA "+pragma), []string{want})
+		if pragma == "query_only" {
+			want = "1"
+		}
+		same(t, d.ReaderRows(t, "PRAGMA "+pragma), []string{want})
+	}
+}
+
+func TestMigrate(t *testing.T) {
+	path := create(t)
+	d := open(t, path)
+	insertAccounts(t, d)
+	same(t, len(d.Rows(t, "SELECT * FROM migration")), 1)
+	want(t, store.Migrate(t.Context(), path), nil) // nothing to do
+
+	first, err := fs.ReadFile(store.Files(), "migrations/0001_first.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := fstest.MapFS{
+		"migrations/0001_first.sql": {Data: first},
+		"migrations/0002_two.sql":   {Data: []byte("CREATE TABLE two (a BIGINT); CREATE TABLE two_more (b BIGINT); INSERT INTO two VALUES (2);")},
+		"migrations/0003_three.sql": {Data: []byte("ALTER TABLE two ADD COLUMN c BIGINT; INSERT INTO nowhere VALUES (1);")},
+	}
+	store.UseMigrations(t, files)
+	mention(t, openAndClose(t, path), "schema 1", "needs 3", "strongroom migrate")
+
+	// A step that fails leaves the steps before it done, and nothing of itself.
+	if err := store.Migrate(t.Context(), path); err == nil {
+		t.Fatal("a migration with an error worked")
+	} else {
+		mention(t, err, "0003_three.sql")
+	}
+	same(t, d.Rows(t, "SELECT * FROM two"), []string{"2"})
+	mention(t, openAndClose(t, path), "schema 2", "needs 3", "strongroom migrate")
+
+	files["migrations/0003_three.sql"].Data = []byte("ALTER TABLE two ADD COLUMN c BIGINT;")
+	store.UseMigrations(t, files)
+	want(t, store.Migrate(t.Context(), path), nil)
+	want(t, openAndClose(t, path), nil)
+	same(t, d.Rows(t, "SELECT * FROM two"), []string{"2 <nil>"})
+	same(t, d.Rows(t, "SELECT number FROM migration"), []string{"1", "2", "3"})
+
+	// Not while a server runs.
+	want(t, d.Claim(t.Context()), nil)
+	mention(t, store.Migrate(t.Context(), path), "in use", fmt.Sprint(os.Getpid()))
+
+	// An older program meets a newer store, and a program of other descent meets it.
+	delete(files, "migrations/0003_three.sql")
+	store.UseMigrations(t, files)
+	mention(t, openAndClose(t, path), "newer strongroom")
+	mention(t, store.Migrate(t.Context(), path), "") // any error
+	files["migrations/0002_two.sql"].Data = []byte("CREATE TABLE other (a BIGINT);")
+	store.UseMigrations(t, files)
+	mention(t, openAndClose(t, path), "0002_two.sql")
+}
+
+func TestTombstone(t *testing.T) {
+	d := open(t, create(t))
+	insertAccounts(t, d)
+	destroyed, undone := newKey(kms.StateDestroying), newKey(kms.StateCreating)
+	destroyed.Materials = append(destroyed.Materials, newMaterial())
+	destroyed.Tags = map[string]string{"a": "b"}
+	insertKeys(t, d, destroyed, undone)
+	now := exact()
+	update(t, d, func(tx kms.Tx) error {
+		return errors.Join(tx.DeleteKey(destroyed.ID, now), tx.DeleteKey(undone.ID, now))
+	})
+	same(t, d.Rows(t, "SELECT * FROM tombstone"), []string{fmt.Sprint(destroyed.ID, " ", account, " ", now.UnixMilli())})
+	same(t, d.Rows(t, "SELECT lower(hex(m.id)), key_id FROM tombstone_material m ORDER BY m.rowid"), []string{
+		fmt.Sprint(destroyed.Materials[0].ID, " ", destroyed.ID),
+		fmt.Sprint(destroyed.Materials[1].ID, " ", destroyed.ID),
+	})
+	for _, table := range []string{"kms_key", "tag", "material", "alias"} {
+		same(t, d.Rows(t, "SELECT count(*) FROM "+table), []string{"0"})
+	}
+}
+
+// Values that this program would never store are errors that say where they are, and not panics.
+func TestDamagedValues(t *testing.T) {
+	d := open(t, create(t))
+	insertAccounts(t, d)
+	k := newKey(kms.StateEnabled)
+	alias := newAlias("alias/a", k.ID)
+	id := k.Materials[0].ID
+	reset := func() {
+		d.SQL(t, "PRAGMA ignore_check_constraints = ON", "PRAGMA foreign_keys = OFF",
+			"DELETE FROM alias", "DELETE FROM tag", "DELETE FROM material", "DELETE FROM kms_key", "DELETE FROM credential", "DELETE FROM deployment")
+		insertKeys(t, d, k)
+		update(t, d, func(tx kms.Tx) error {
+			return errors.Join(
+				tx.InsertAlias(alias),
+				tx.InsertCredential(&kms.Credential{ID: "AKIA", Account: account, Sealed: []byte{1}}),
+				tx.InsertDeployment(&kms.Deployment{SecretSealer: kms.SystemKey{Ref: hsm.Ref("x")}}))
+		})
+	}
+	key := func(tx kms.Tx) error { _, err := tx.Key(k.ID); return err }
+	keys := func(tx kms.Tx) error { _, err := tx.Keys(account, kms.KeyID{}, 9); return err }
+	deployment := func(tx kms.Tx) error { _, err := tx.Deployment(); return err }
+	credential := func(tx kms.Tx) error { _, err := tx.Credential("AKIA"); return err }
+	text := k.ID.String()
+	for _, test := range []struct {
+		damage string
+		read   func(kms.Tx) error
+		says   []string
+	}{
+		{"UPDATE kms_key SET state = 'Sleeping'", key, []string{"table kms_key", text, `unknown key state "Sleeping"`}},
+		{"UPDATE kms_key SET state = x'00'", key, []string{"table kms_key", text}},
+		{"UPDATE kms_key SET created = 'yesterday'", key, []string{"table kms_key", text}},
+		{"UPDATE kms_key SET deletion_date = 1.5", key, []string{"table kms_key", text}},
+		{"DELETE FROM material", key, []string{"table material", text, "without material"}},
+		{"UPDATE material SET id = x'0102'", key, []string{"table material", text, "2 bytes"}},
+		{"UPDATE material SET id = 'sixteen letters.'", key, []string{"table material", text}},
+		{"UPDATE material SET ref = x''", key, []string{"table material", text, "0 bytes"}},
+		{"UPDATE material SET ref = zeroblob(257)", key, []string{"table material", text, "257 bytes"}},
+		{"UPDATE material SET ref = 7", key, []string{"table material", text}},
+		{"UPDATE material SET key_id = 'nonsense'", func(tx kms.Tx) error { _, err := tx.KeyOfMaterial(id); return err }, []string{"table material", id.String()}},
+		{"UPDATE kms_key SET id = upper(id) || 'X'", keys, []string{"table kms_key", account}},
+		{"UPDATE kms_key SET id = x'0102'", func(tx kms.Tx) error { _, err := tx.KeysInState(kms.StateEnabled, time.Time{}, 9); return err }, []string{"table kms_key", "Enabled"}},
+		{"UPDATE alias SET key_id = ''", func(tx kms.Tx) error { _, err := tx.Alias(account, "alias/a"); return err }, []string{"table alias", "alias/a"}},
+		{"UPDATE alias SET updated = 'now'", func(tx kms.Tx) error { _, err := tx.Aliases(account, kms.KeyID{}, "", 9); return err }, []string{"table alias", account}},
+		{"UPDATE credential SET active = 2", credential, []string{"table credential", "AKIA"}},
+		{"UPDATE deployment SET sealer_id = x'01'", deployment, []string{"table deployment"}},
+		{"UPDATE generation SET one = 2", func(kms.Tx) error { _, err := d.Generation(t.Context()); return err }, []string{"table generation"}},
+	} {
+		reset()
+		d.SQL(t, test.damage)
+		err := d.View(t.Context(), test.read)
+		if err == nil {
+			t.Errorf("%s: no error", test.damage)
+			continue
+		}
+		if errors.Is(err, kms.ErrNotStored) {
+			t.Errorf("%s: %v", test.damage, err)
+		}
+		mention(t, err, test.says...)
+		if strings.HasPrefix(test.damage, "UPDATE generation") {
+			// Nothing can be stored without it.
+			err := d.Update(t.Context(), func(tx kms.Tx) error { return tx.SetDescription(k.ID, "x") })
+			mention(t, err, "generation", "restore a backup")
+			d.SQL(t, "UPDATE generation SET one = 1")
+		}
+	}
+}
+
+func TestDamagedFile(t *testing.T) {
+	path := create(t)
+	d, err := store.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	insertAccounts(t, d)
+	var keys []*kms.Key
+	for range 200 {
+		keys = append(keys, newKey(kms.StateEnabled))
+	}
+	insertKeys(t, d, keys...)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = 4096
+	noticed := 0
+	for n := page; n < len(whole); n += page {
+		bad := append([]byte(nil), whole...)
+		for i := n; i < n+page; i++ {
+			bad[i] = 0xa5
+		}
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := store.Open(t.Context(), path)
+		if err == nil {
+			err = d.View(t.Context(), func(tx kms.Tx) error {
+				for _, k := range keys {
+					got, err := tx.Key(k.ID)
+					if err != nil {
+						return err
+					}
+					same(t, got, k)
+				}
+				return nil
+			})
+			d.Close()
+		}
+		// A page that is not read does no harm, and one that is does not go unnoticed.
+		if err != nil {
+			mention(t, err, "damaged", "restore a backup")
+			noticed++
+		}
+	}
+	if noticed < 10 {
+		t.Errorf("noticed only %d damaged pages of %d", noticed, len(whole)/page-1)
+	}
+}
+
+// When there is no space an Update fails as a whole, the store stays readable, and all is well when there is space again.
+func TestFull(t *testing.T) {
+	path := create(t)
+	d := open(t, path)
+	insertAccounts(t, d)
+	first := newKey(kms.StateEnabled)
+	insertKeys(t, d, first)
+	d.SQL(t, "PRAGMA max_page_count = 60")
+	stored := map[kms.KeyID]bool{first.ID: true}
+	var full error
+	for range 1000 {
+		k := newKey(kms.StateEnabled)
+		k.Policy = strings.Repeat("x", 3000)
+		k.Tags = map[string]string{"a": strings.Repeat("x", 3000)}
+		// Even a caller that passes over the error gets nothing stored.
+		err := d.Update(t.Context(), func(tx kms.Tx) error {
+			if err := tx.InsertKey(k); err != nil {
+				full = err
+			}
+			tx.InsertAlias(newAlias("alias/"+k.ID.String(), k.ID))
+			tx.SetDescription(first.ID, k.ID.String())
+			return nil
+		})
+		if err != nil {
+			mention(t, err, "no space is left")
+			break
+		}
+		stored[k.ID] = true
+	}
+	if full == nil {
+		t.Fatal("the store did not fill up")
+	}
+	check := func() {
+		t.Helper()
+		view(t, d, func(tx kms.Tx) error {
+			ids, err := tx.Keys(account, kms.KeyID{}, 10_000)
+			same(t, len(ids), len(stored))
+			for _, id := range ids {
+				if !stored[id] {
+					t.Errorf("%v was not stored and is there", id)
+				}
+				if _, err := tx.Key(id); err != nil {
+					t.Error(err)
+				}
+			}
+			return err
+		})
+		same(t, d.Rows(t, "PRAGMA integrity_check"), []string{"ok"})
+		same(t, len(d.Rows(t, "PRAGMA foreign_key_check")), 0)
+	}
+	check()
+	// A change that needs no space works meanwhile.
+	update(t, d, func(tx kms.Tx) error {
+		return tx.SetState(first.ID, kms.StateEnabled, kms.StateDisabled, time.Time{})
+	})
+	check()
+	d.SQL(t, "PRAGMA max_page_count = 100000")
+	for range 50 {
+		k := newKey(kms.StateEnabled)
+		k.Policy = strings.Repeat("x", 3000)
+		insertKeys(t, d, k)
+		stored[k.ID] = true
+	}
+	check()
+}
+
+// Every look at a table of unbounded size goes by an index, and no list is sorted after it was read.
+func TestPlans(t *testing.T) {
+	d := open(t, create(t))
+	insertAccounts(t, d)
+	small := regexp.MustCompile(`\b(generation|deployment|migration)\b`)
+	parameter := regexp.MustCompile(`\$\d+`)
+	n := 0
+	for sql, does := range store.Statements() {
+		if strings.Contains(sql, "VALUES") || small.MatchString(does) {
+			continue
+		}
+		n++
+		args := make([]any, len(distinct(parameter.FindAllString(sql, -1))))
+		for i := range args {
+			args[i] = 1
+		}
+		for _, step := range d.Rows(t, "EXPLAIN QUERY PLAN "+sql, args...) {
+			if !strings.Contains(step, "SEARCH") || !strings.Contains(step, "INDEX") {
+				t.Errorf("%s:\n%s\nis done by: %s", does, strings.TrimSpace(sql), step)
+			}
+		}
+	}
+	if n < 20 {
+		t.Errorf("looked at %d statements only", n)
+	}
+	// The order of parameters is what both databases take them by.
+	for sql, does := range store.Statements() {
+		for i, p := range distinct(parameter.FindAllString(sql, -1)) {
+			if p != fmt.Sprintf("$%d", i+1) {
+				t.Errorf("%s: %s is parameter %d", does, p, i+1)
+			}
+		}
+	}
+}
+
+func distinct(all []string) (first []string) {
+	seen := make(map[string]bool)
+	for _, s := range all {
+		if !seen[s] {
+			seen[s] = true
+			first = append(first, s)
+		}
+	}
+	return first
+}
+
+// create makes a store and returns its path.
+func create(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "store.db")
+	if err := store.Create(t.Context(), "sqlite:"+path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// open opens the store at path until the test ends.
+func open(t testing.TB, path string) *store.DB {
+	t.Helper()
+	d, err := store.Open(t.Context(), "sqlite:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func openAndClose(t testing.TB, path string) error {
+	d, err := store.Open(t.Context(), path)
+	if err != nil {
+		return err
+	}
+	return d.Close()
+}
+
+// mention checks that err says all that it should.
+func mention(t testing.TB, err error, says ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error; want one that says %q", says)
+		return
+	}
+	for _, s := range says {
+		if !strings.Contains(err.Error(), s) {
+			t.Errorf("the error %q does not say %q", err, s)
+		}
+	}
+}
