@@ -8,4 +8,16 @@ require (
 	golang.org/x/crypto v0.58.0
 )
 
-require github.com/mattn/go-sqlite3 v1.14.53
+require (
+	github.com/aws/aws-sdk-go-v2 v1.48.0
+	github.com/aws/aws-sdk-go-v2/credentials v1.20.16
+	github.com/aws/aws-sdk-go-v2/service/kms v1.62.5
+	github.com/go-json-experiment/json v1.27.2
+	github.com/mattn/go-sqlite3 v1.14.53
+)
+
+require (
+	github.com/aws/aws-sdk-go-v2/internal/configsources v1.5.11 // indirect
+	github.com/aws/aws-sdk-go-v2/internal/endpoints/v2 v2.8.11 // indirect
+	github.com/aws/smithy-go v1.28.9 // indirect
+)
