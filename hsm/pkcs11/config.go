@@ -1,0 +1,106 @@
+package pkcs11
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// A Config names a token, and how to use it.
+type Config struct {
+	// Module is the path of the vendor's PKCS #11 library, such as /usr/lib/softhsm/libsofthsm2.so.
+	Module string
+
+	// Label or Serial, exactly one of them, chooses the token among those that Module offers. Labels are not unique: if two tokens
+	// have this one, only the serial number will do. Slot numbers cannot be used, because they change.
+	Label, Serial string
+
+	// PIN returns the PIN of the token's normal user. It is asked for once in Open, right before the login, and what it returned
+	// is overwritten right after. It is a function so that a Config can be printed. See [PINFile].
+	PIN func() ([]byte, error)
+
+	// Sessions is how many operations with keys may be in the module at a time. Others wait. 16 if it is 0; fewer if the
+	// token says that it does not have as many, beside the seven that are used for other things.
+	Sessions int
+
+	// SyncDir is the directory where a token of files, such as SoftHSM's, keeps its keys, for modules that do not call fsync
+	// themselves. A key that was made counts as made after everything in SyncDir is on the disk. Optional; empty for hardware.
+	SyncDir string
+}
+
+const defaultSessions = 16
+
+// PINFile returns a function for [Config].PIN that reads the PIN from a file. One newline at its end does not belong to the PIN.
+func PINFile(name string) func() ([]byte, error) {
+	return func() ([]byte, error) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		pin := b
+		if n := len(pin); n > 0 && pin[n-1] == '\n' {
+			pin = pin[:n-1]
+		}
+		if n := len(pin); n > 0 && pin[n-1] == '\r' {
+			pin = pin[:n-1]
+		}
+		if len(pin) == 0 {
+			return nil, fmt.Errorf("%s holds no PIN", name)
+		}
+		return pin, nil
+	}
+}
+
+func (c Config) check() error {
+	switch {
+	case c.Module == "":
+		return errors.New("no PKCS#11 module is named")
+	case (c.Label == "") == (c.Serial == ""):
+		return errors.New("a token must be named by exactly one of label and serial number")
+	case c.PIN == nil:
+		return errors.New("no PIN is given for the token")
+	case c.Sessions < 0:
+		return fmt.Errorf("%d sessions are too few", c.Sessions)
+	}
+	return nil
+}
+
+// token returns how c names its token, for messages.
+func (c Config) token() string {
+	if c.Serial != "" {
+		return fmt.Sprintf("with serial number %q", c.Serial)
+	}
+	return fmt.Sprintf("labelled %q", c.Label)
+}
+
+func (c Config) matches(i Info) bool {
+	return c.Label != "" && i.Label == c.Label || c.Serial != "" && i.Serial == c.Serial
+}
+
+// Info is what a token says of itself.
+type Info struct {
+	Module       string // path of the PKCS #11 library
+	Library      string // what the library calls itself, with its version
+	Label        string
+	Serial       string
+	Manufacturer string
+	Model        string
+	Hardware     string // version
+	Firmware     string // version
+}
+
+// String names the token as a person would look for it.
+func (i Info) String() string { return fmt.Sprintf("%q (serial number %s)", i.Label, i.Serial) }
+
+// names lists tokens for a message.
+func names(tokens []Info) string {
+	if len(tokens) == 0 {
+		return "no initialised token at all"
+	}
+	s := make([]string, len(tokens))
+	for i, t := range tokens {
+		s[i] = t.String()
+	}
+	return strings.Join(s, ", ")
+}

@@ -1,0 +1,401 @@
+package pkcs11
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+
+	"strongroom/hsm"
+	"strongroom/hsm/hsmtest"
+
+	p11 "github.com/miekg/pkcs11"
+)
+
+// A fake is a token in memory that behaves well, unless it is told not to.
+type fake struct {
+	mu       sync.Mutex
+	objects  map[p11.ObjectHandle]*fakeObject
+	sessions map[p11.SessionHandle]*fakeSession
+	last     uint // handle given
+	loggedIn bool
+	calls    map[string]int // of each function
+
+	pin        string
+	flags      uint
+	mechanism  []uint
+	limit      uint
+	badTag     uint // what a bad tag is answered with
+	short      int  // how many bytes too few are written
+	stuckOnBad bool // after a bad tag the operation stays active
+	unknown    []uint
+	forced     map[uint][]byte // attributes that keys have whatever the template says
+
+	// fail is asked before each call, without the lock; an answer other than 0 is the call's.
+	fail func(function string, s p11.SessionHandle) uint
+}
+
+type fakeObject struct {
+	attributes map[uint][]byte
+	aead       cipher.AEAD
+}
+
+type fakeSession struct{ active bool }
+
+func newFake() *fake {
+	return &fake{
+		objects:   map[p11.ObjectHandle]*fakeObject{},
+		sessions:  map[p11.SessionHandle]*fakeSession{},
+		calls:     map[string]int{},
+		pin:       "1234",
+		flags:     p11.CKF_TOKEN_INITIALIZED | p11.CKF_USER_PIN_INITIALIZED | p11.CKF_LOGIN_REQUIRED,
+		mechanism: []uint{p11.CKM_AES_KEY_GEN, p11.CKM_AES_CBC, p11.CKM_AES_GCM},
+		badTag:    p11.CKR_GENERAL_ERROR,
+		forced:    map[uint][]byte{},
+	}
+}
+
+// open prepares the fake and opens it.
+func (f *fake) open(t *testing.T, c Config) *Token {
+	t.Helper()
+	if c.PIN == nil {
+		c.PIN = func() ([]byte, error) { return []byte("1234"), nil }
+	}
+	token, err := newToken(t.Context(), f, c, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// begin counts a call, and answers it if it is to fail. It returns with the lock.
+func (f *fake) begin(function string, s p11.SessionHandle) error {
+	f.mu.Lock()
+	f.calls[function]++
+	fail := f.fail
+	if fail != nil {
+		f.mu.Unlock()
+		code := fail(function, s)
+		f.mu.Lock()
+		if code != 0 {
+			return fault(function, p11.Error(code))
+		}
+	}
+	if _, ok := f.sessions[s]; s != 0 && !ok {
+		return fault(function, p11.Error(p11.CKR_SESSION_HANDLE_INVALID))
+	}
+	return nil
+}
+
+func (f *fake) count(function string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls[function]
+}
+
+func (f *fake) failing(fail func(function string, s p11.SessionHandle) uint) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = fail
+}
+
+// always fails all calls of a function with code.
+func always(function string, code uint) func(string, p11.SessionHandle) uint {
+	return func(f string, _ p11.SessionHandle) uint {
+		if f == function {
+			return code
+		}
+		return 0
+	}
+}
+
+// loseSessions makes all sessions invalid. The login is kept, as crypto11's session would keep it.
+func (f *fake) loseSessions() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.sessions)
+}
+
+// renumber gives every object another handle: its own plus n.
+func (f *fake) renumber(n p11.ObjectHandle) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	objects := map[p11.ObjectHandle]*fakeObject{}
+	for h, o := range f.objects {
+		objects[h+n] = o
+	}
+	f.objects = objects
+	f.last += uint(n)
+}
+
+// swap exchanges the handles of two keys.
+func (f *fake) swap(a, b hsm.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ha, hb := f.handles(a)[0], f.handles(b)[0]
+	f.objects[ha], f.objects[hb] = f.objects[hb], f.objects[ha]
+}
+
+// handles returns those of the objects called id. The caller has the lock.
+func (f *fake) handles(id hsm.ID) (found []p11.ObjectHandle) {
+	for h, o := range f.objects {
+		if string(o.attributes[p11.CKA_ID]) == string(id[:]) {
+			found = append(found, h)
+		}
+	}
+	return found
+}
+
+func (f *fake) has(id hsm.ID) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.handles(id))
+}
+
+func (f *fake) info() (Info, uint, error) {
+	defer f.mu.Unlock()
+	err := f.begin("C_GetTokenInfo", 0)
+	return Info{Label: "fake", Serial: "42", Manufacturer: "nobody", Model: "none"}, f.flags, err
+}
+
+func (f *fake) sessionLimit() (uint, error) { return f.limit, nil }
+func (f *fake) mechanisms() ([]uint, error) { return f.mechanism, nil }
+
+func (f *fake) openSession() (p11.SessionHandle, error) {
+	defer f.mu.Unlock()
+	if err := f.begin("C_OpenSession", 0); err != nil {
+		return 0, err
+	}
+	if f.limit != 0 && uint(len(f.sessions)) >= f.limit {
+		return 0, fault("C_OpenSession", p11.Error(p11.CKR_SESSION_COUNT))
+	}
+	f.last++
+	f.sessions[p11.SessionHandle(f.last)] = &fakeSession{}
+	return p11.SessionHandle(f.last), nil
+}
+
+func (f *fake) closeSession(s p11.SessionHandle) error {
+	defer f.mu.Unlock()
+	err := f.begin("C_CloseSession", s)
+	if err == nil {
+		delete(f.sessions, s)
+	}
+	return err
+}
+
+func (f *fake) sessionState(s p11.SessionHandle) (uint, error) {
+	defer f.mu.Unlock()
+	err := f.begin("C_GetSessionInfo", s)
+	if !f.loggedIn {
+		return p11.CKS_RW_PUBLIC_SESSION, err
+	}
+	return p11.CKS_RW_USER_FUNCTIONS, err
+}
+
+func (f *fake) login(s p11.SessionHandle, pin []byte) error {
+	defer f.mu.Unlock()
+	if err := f.begin("C_Login", s); err != nil {
+		return err
+	}
+	if string(pin) != f.pin {
+		f.flags |= p11.CKF_USER_PIN_COUNT_LOW
+		return fault("C_Login", p11.Error(p11.CKR_PIN_INCORRECT))
+	}
+	f.loggedIn = true
+	return nil
+}
+
+func (f *fake) find(s p11.SessionHandle, template []*p11.Attribute) ([]p11.ObjectHandle, error) {
+	defer f.mu.Unlock()
+	if err := f.begin("C_FindObjects", s); err != nil {
+		return nil, err
+	}
+	var found []p11.ObjectHandle
+	for h, o := range f.objects {
+		if f.loggedIn && !slices.ContainsFunc(template, func(a *p11.Attribute) bool { return string(o.attributes[a.Type]) != string(a.Value) }) {
+			found = append(found, h)
+		}
+	}
+	slices.Sort(found)
+	return found, nil
+}
+
+func (f *fake) attributes(s p11.SessionHandle, h p11.ObjectHandle, types ...uint) ([]*p11.Attribute, error) {
+	defer f.mu.Unlock()
+	if err := f.begin("C_GetAttributeValue", s); err != nil {
+		return nil, err
+	}
+	o, ok := f.objects[h]
+	if !ok {
+		return nil, fault("C_GetAttributeValue", p11.Error(p11.CKR_OBJECT_HANDLE_INVALID))
+	}
+	var read []*p11.Attribute
+	for _, t := range types {
+		read = append(read, &p11.Attribute{Type: t, Value: o.attributes[t]})
+	}
+	return read, nil
+}
+
+func (f *fake) generate(template []*p11.Attribute) error {
+	defer f.mu.Unlock()
+	if err := f.begin("C_GenerateKey", 0); err != nil {
+		return err
+	}
+	o := &fakeObject{attributes: map[uint][]byte{p11.CKA_ALWAYS_SENSITIVE: {1}, p11.CKA_NEVER_EXTRACTABLE: {1}}}
+	for _, a := range template {
+		if slices.Contains(f.unknown, a.Type) {
+			return fault("C_GenerateKey", p11.Error(p11.CKR_ATTRIBUTE_TYPE_INVALID))
+		}
+		o.attributes[a.Type] = a.Value
+	}
+	maps.Copy(o.attributes, f.forced)
+	f.add(o)
+	return nil
+}
+
+// add gives an object a key and a handle. The caller has the lock.
+func (f *fake) add(o *fakeObject) {
+	var k [keyLen]byte
+	rand.Read(k[:])
+	block, _ := aes.NewCipher(k[:])
+	o.aead, _ = cipher.NewGCM(block)
+	f.last++
+	f.objects[p11.ObjectHandle(f.last)] = o
+}
+
+// plant makes another object with the attributes of the key called id, changed.
+func (f *fake) plant(id hsm.ID, change func(attributes map[uint][]byte)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a := maps.Clone(f.objects[f.handles(id)[0]].attributes)
+	change(a)
+	f.add(&fakeObject{attributes: a})
+}
+
+func (f *fake) destroy(s p11.SessionHandle, h p11.ObjectHandle) error {
+	defer f.mu.Unlock()
+	if err := f.begin("C_DestroyObject", s); err != nil {
+		return err
+	}
+	if _, ok := f.objects[h]; !ok {
+		return fault("C_DestroyObject", p11.Error(p11.CKR_OBJECT_HANDLE_INVALID))
+	}
+	delete(f.objects, h)
+	return nil
+}
+
+func (f *fake) random(_ context.Context, p []byte) error {
+	defer f.mu.Unlock()
+	if err := f.begin("C_GenerateRandom", 0); err != nil {
+		return err
+	}
+	rand.Read(p)
+	return nil
+}
+
+func (f *fake) encrypt(s p11.SessionHandle, h p11.ObjectHandle, iv *[hsm.IVSize]byte, out, plaintext, aad []byte) (int, error) {
+	o, err := f.cipher("C_Encrypt", s, h)
+	if err != nil {
+		return 0, err
+	}
+	return copy(out, o.aead.Seal(nil, iv[:], plaintext, aad)) - f.short, nil
+}
+
+func (f *fake) decrypt(s p11.SessionHandle, h p11.ObjectHandle, iv *[hsm.IVSize]byte, out, ciphertext, aad []byte) (int, error) {
+	o, err := f.cipher("C_Decrypt", s, h)
+	if err != nil {
+		return 0, err
+	}
+	opened, err := o.aead.Open(nil, iv[:], ciphertext, aad)
+	if err != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if session := f.sessions[s]; session != nil {
+			session.active = f.stuckOnBad
+		}
+		return 0, fault("C_Decrypt", p11.Error(f.badTag))
+	}
+	return copy(out, opened) - f.short, nil
+}
+
+func (f *fake) cipher(function string, s p11.SessionHandle, h p11.ObjectHandle) (*fakeObject, error) {
+	defer f.mu.Unlock()
+	err := f.begin(function, s)
+	o := f.objects[h]
+	switch {
+	case err != nil:
+	case f.sessions[s].active:
+		err = fault(function+"Init", p11.Error(p11.CKR_OPERATION_ACTIVE))
+	case o == nil:
+		err = fault(function+"Init", p11.Error(p11.CKR_OBJECT_HANDLE_INVALID))
+	case !f.loggedIn:
+		err = fault(function+"Init", p11.Error(p11.CKR_USER_NOT_LOGGED_IN))
+	}
+	return o, err
+}
+
+func (f *fake) close() error { return nil }
+
+func (f *fake) sessionCount() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.sessions)
+}
+
+// The fake is worth testing with.
+func TestFake(t *testing.T) {
+	hsmtest.Test(t, func(t *testing.T) hsm.Device {
+		token := newFake().open(t, Config{})
+		t.Cleanup(func() { token.Close() })
+		return token
+	})
+}
+
+func anID() (id hsm.ID) {
+	rand.Read(id[:])
+	return id
+}
+
+const label = labelPrefix + "test/1"
+
+var aad = []byte("aad")
+
+// made makes a key.
+func made(t *testing.T, token *Token) (hsm.ID, hsm.Ref) {
+	t.Helper()
+	id := anID()
+	ref, err := token.Generate(t.Context(), id, label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id, ref
+}
+
+// sealed seals something.
+func sealed(t *testing.T, token *Token, ref hsm.Ref) []byte {
+	t.Helper()
+	b, err := token.Seal(t.Context(), ref, nil, []byte("plaintext"), aad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// opens sees that what [sealed] returned can be opened.
+func opens(t *testing.T, token *Token, ref hsm.Ref, b []byte) {
+	t.Helper()
+	got, err := token.Open(t.Context(), ref, nil, b, aad)
+	if err != nil || string(got) != "plaintext" {
+		t.Errorf("Open: got %q and the error %v", got, err)
+	}
+}
+
+func corrupt(b []byte) []byte {
+	b = slices.Clone(b)
+	b[len(b)-1] ^= 1
+	return b
+}

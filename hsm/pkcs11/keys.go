@@ -1,0 +1,370 @@
+package pkcs11
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+
+	"strongroom/hsm"
+
+	p11 "github.com/miekg/pkcs11"
+)
+
+// alone runs f with the admin session, so that nobody else in this process finds, makes, describes or destroys objects
+// meanwhile. If the session turns out to be lost, f is run again on a new one: f must be repeatable.
+func (t *Token) alone(ctx context.Context, f func(*session) error) error {
+	err := t.admin.with(ctx, f)
+	if lost(err) {
+		err = t.admin.with(ctx, f)
+	}
+	return err
+}
+
+// Generate implements [hsm.Device]. The label must begin with "strongroom/", which is how our keys are told from others.
+func (t *Token) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref, error) {
+	if !strings.HasPrefix(label, labelPrefix) || label == canaryLabel {
+		return nil, fmt.Errorf("the label %q of a key must begin with %q", label, labelPrefix)
+	}
+	if id == canaryID || id == (hsm.ID{}) {
+		return nil, fmt.Errorf("the id %v of a key is not random", id)
+	}
+	var r ref
+	err := t.alone(ctx, func(s *session) error {
+		found, err := t.module.find(s.handle, keyCalled(id))
+		if err != nil {
+			return err
+		}
+		fresh := len(found) == 0
+		switch {
+		case len(found) > 1:
+			return duplicate(id, len(found))
+		case fresh:
+			if err := t.believe(s); err != nil {
+				return err
+			}
+			if found, err = t.make(s, id, label); err != nil {
+				return err
+			}
+		default:
+			if err := t.ours(s, found[0]); err != nil {
+				return err
+			}
+		}
+		if err := t.verify(s, found[0]); err != nil {
+			if fresh && !errors.Is(err, hsm.ErrUnavailable) {
+				// It was made a moment ago and nothing is sealed with it, so that it can go.
+				err = unavailable("making a key", err)
+				if derr := t.module.destroy(s.handle, found[0]); derr != nil {
+					err = fmt.Errorf("%w; destroying it: %v", err, derr)
+				}
+			}
+			return err
+		}
+		if r, err = t.makeRef(s, found[0], id); err != nil {
+			return err
+		}
+		if err := t.disk.sync(); err != nil {
+			return err
+		}
+		t.remember(s, r, found[0])
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.bytes(), nil
+}
+
+// make makes a key and returns what is then called id: exactly one object.
+func (t *Token) make(s *session, id hsm.ID, label string) ([]p11.ObjectHandle, error) {
+	extra := niceties()
+	err := t.module.generate(append(keyTemplate(id, label), extra...))
+	for refusesTemplate(err) && len(extra) > 0 {
+		extra = extra[1:]
+		err = t.module.generate(append(keyTemplate(id, label), extra...))
+	}
+	if err != nil {
+		return nil, err
+	}
+	// crypto11 does not say which handle the key has. To look shows also whether somebody else made one at the same time: then neither
+	// is used, and Destroy removes both.
+	found, err := t.module.find(s.handle, keyCalled(id))
+	if err != nil {
+		return nil, err
+	}
+	switch len(found) {
+	case 1:
+		return found, nil
+	case 0:
+		return nil, fmt.Errorf("%w: the token made the key %v, but does not find it", hsm.ErrUnavailable, id)
+	}
+	return nil, duplicate(id, len(found))
+}
+
+// verify sees that an object has the attributes that [keyTemplate] asked for and that the token promises the rest. If it does not, the
+// error is hsm.ErrNoKey: this is not a key of ours.
+func (t *Token) verify(s *session, o p11.ObjectHandle) error {
+	var types []uint
+	for _, a := range promises() {
+		types = append(types, a.Type)
+	}
+	read, err := t.module.attributes(s.handle, o, types...)
+	if err != nil {
+		return unavailable("reading the attributes of a key", err)
+	}
+	if b := broken(read); b != "" {
+		return fmt.Errorf("%w: the token does not keep what a key must be: %s", hsm.ErrNoKey, b)
+	}
+	return nil
+}
+
+// ours sees that an object is labelled as one that strongroom made.
+func (t *Token) ours(s *session, o p11.ObjectHandle) error {
+	read, err := t.module.attributes(s.handle, o, p11.CKA_LABEL)
+	if err != nil {
+		return unavailable("reading the label of a key", err)
+	}
+	if label := string(read[0].Value); !strings.HasPrefix(label, labelPrefix) {
+		return fmt.Errorf("%w: there is an object with its id, but labelled %q, which strongroom has not made", hsm.ErrNoKey, label)
+	}
+	return nil
+}
+
+// makeRef makes the check value of a key, and sees that it opens again. It is one use of the key with a random IV.
+func (t *Token) makeRef(s *session, o p11.ObjectHandle, id hsm.ID) (ref, error) {
+	r := ref{id: id}
+	rand.Read(r.check.iv()[:])
+	n, err := t.module.encrypt(s.handle, o, r.check.iv(), r.check.ciphertext(), []byte(checkMessage), checkAAD(id))
+	if err != nil {
+		return ref{}, unavailable("using a key for the first time", err)
+	}
+	if n != len(r.check.ciphertext()) {
+		return ref{}, wrongLength("C_Encrypt", n)
+	}
+	if err := t.prove(s, o, r); err != nil {
+		return ref{}, unavailable("using a key for the first time", err)
+	}
+	return r, nil
+}
+
+// prove returns nil if o is the key that r is about. Otherwise [another] says whether it can be that it is not.
+func (t *Token) prove(s *session, o p11.ObjectHandle, r ref) error {
+	defer func() { clear(s.buf[:]) }()
+	n, err := t.module.decrypt(s.handle, o, r.check.iv(), s.buf[:len(r.check.ciphertext())], r.check.ciphertext(), checkAAD(r.id))
+	if has(err, p11.CKR_OPERATION_ACTIVE) {
+		// Some modules leave an operation active after it has failed, against PKCS #11 v2.40, section 5.2.
+		if err := s.pool.renew(s); err != nil {
+			return err
+		}
+		n, err = t.module.decrypt(s.handle, o, r.check.iv(), s.buf[:len(r.check.ciphertext())], r.check.ciphertext(), checkAAD(r.id))
+	}
+	if err != nil {
+		return err
+	}
+	if string(s.buf[:n]) != checkMessage {
+		return fmt.Errorf("%w: the check value opens to something else", hsm.ErrNoKey)
+	}
+	return nil
+}
+
+// another reports whether err, of [Token.prove], may mean that another key than the one that was meant was used, or none.
+func another(err error) bool { return errors.Is(err, hsm.ErrNoKey) || doubtful(err) }
+
+// remember keeps that o was proved to be the key of r, on s.
+func (t *Token) remember(s *session, r ref, o p11.ObjectHandle) *key {
+	k := &key{handle: o, proved: true, epoch: s.epoch, check: r.check}
+	t.keys.put(r.id, k)
+	return k
+}
+
+// proved returns the key of r if its handle was proved in this epoch, and otherwise nil.
+func (t *Token) proved(r *ref) *key {
+	if k := t.keys.get(r.id); k != nil && k.proved && k.epoch == t.epoch.Load() && k.check == r.check {
+		return k
+	}
+	return nil
+}
+
+// key returns the key of r, proved. In the steady state it takes no lock and asks nobody.
+func (t *Token) key(ctx context.Context, r *ref) (*key, error) {
+	if k := t.proved(r); k != nil {
+		return k, nil
+	}
+	return t.findKey(ctx, *r)
+}
+
+func (t *Token) findKey(ctx context.Context, r ref) (k *key, err error) {
+	err = t.alone(ctx, func(s *session) error {
+		if k = t.proved(&r); k != nil { // somebody else has, while we waited
+			return nil
+		}
+		k, err = t.resolve(s, r)
+		return err
+	})
+	return k, err
+}
+
+// resolve finds the object of r and proves that it is the right one: first the handle that is remembered, and if that is not
+// it, the one that the token finds now.
+func (t *Token) resolve(s *session, r ref) (*key, error) {
+	if k := t.keys.get(r.id); k != nil {
+		err := t.prove(s, k.handle, r)
+		if err == nil {
+			return t.remember(s, r, k.handle), nil
+		}
+		if !another(err) {
+			return nil, err
+		}
+		if err := t.probe(s); err != nil {
+			return nil, err
+		}
+		t.keys.forget(r.id, k)
+	}
+	found, err := t.module.find(s.handle, keyCalled(r.id))
+	if err != nil {
+		return nil, err
+	}
+	switch len(found) {
+	case 0:
+		if err := t.believe(s); err != nil {
+			return nil, err
+		}
+		s.sound = true
+		return nil, fmt.Errorf("%w: %v", hsm.ErrNoKey, r.id)
+	case 1:
+	default:
+		s.sound = true
+		return nil, duplicate(r.id, len(found))
+	}
+	err = t.prove(s, found[0], r)
+	if err == nil {
+		return t.remember(s, r, found[0]), nil
+	}
+	if !another(err) {
+		return nil, err
+	}
+	if err := t.probe(s); err != nil {
+		return nil, err
+	}
+	s.sound = true
+	return nil, fmt.Errorf("%w: another key is in the place of %v: its check value does not open (%v)", hsm.ErrNoKey, r.id, err)
+}
+
+// believe returns nil if an empty find is to be believed: the session is logged in and still sees the canary. SoftHSM finds
+// nothing, without an error, while its directory is away, and any token does when its login is gone.
+func (t *Token) believe(s *session) error {
+	state, err := t.module.sessionState(s.handle)
+	if err != nil {
+		return err
+	}
+	if state != p11.CKS_RW_USER_FUNCTIONS {
+		return &Error{
+			Function: "C_FindObjects",
+			Kind:     hsm.ErrUnavailable,
+			Detail:   "it found nothing, but the session is not logged in any more. This process has to be started again to log in",
+		}
+	}
+	found, err := t.module.find(s.handle, keyCalled(canaryID))
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return &Error{
+			Function: "C_FindObjects",
+			Kind:     hsm.ErrUnavailable,
+			Detail:   "it found neither the key nor the canary key; the token has lost its storage, or this process has lost the token",
+		}
+	}
+	return nil
+}
+
+func duplicate(id hsm.ID, n int) error {
+	return fmt.Errorf("%w: the token has %d objects with the id %v, and none of them is used", hsm.ErrNoKey, n, id)
+}
+
+// Destroy implements [hsm.Device]. If several keys of ours have the id, which can be if Generate was called twice at the same time,
+// all are destroyed.
+func (t *Token) Destroy(ctx context.Context, id hsm.ID) error {
+	if id == canaryID {
+		return fmt.Errorf("the canary key is not to be destroyed")
+	}
+	return t.alone(ctx, func(s *session) error {
+		found, err := t.module.find(s.handle, keyCalled(id))
+		if err != nil {
+			return err
+		}
+		for _, o := range found {
+			if err := t.ours(s, o); err != nil {
+				return err
+			}
+		}
+		if k := t.keys.get(id); k != nil {
+			t.keys.forget(id, k)
+		}
+		for _, o := range found {
+			if err := t.module.destroy(s.handle, o); err != nil && !stale(err) {
+				return err
+			}
+		}
+		if len(found) > 0 {
+			if found, err = t.module.find(s.handle, keyCalled(id)); err != nil {
+				return err
+			}
+			if len(found) > 0 {
+				return fmt.Errorf("%w: the token destroyed the key %v, but still finds it", hsm.ErrUnavailable, id)
+			}
+		}
+		if err := t.believe(s); err != nil {
+			return err
+		}
+		return t.disk.sync()
+	})
+}
+
+// Objects implements [hsm.Device]. The canary is not among them.
+func (t *Token) Objects(ctx context.Context) ([]hsm.Object, error) {
+	var objects []hsm.Object
+	err := t.alone(ctx, func(s *session) error {
+		objects = nil
+		found, err := t.module.find(s.handle, anyKey())
+		if err != nil {
+			return err
+		}
+		handles := make(map[hsm.ID][]p11.ObjectHandle, len(found))
+		for _, o := range found {
+			if err := ctx.Err(); err != nil {
+				s.sound = true
+				return err
+			}
+			read, err := t.module.attributes(s.handle, o, p11.CKA_ID, p11.CKA_LABEL)
+			if stale(err) || has(err, p11.CKR_ATTRIBUTE_TYPE_INVALID, p11.CKR_ATTRIBUTE_SENSITIVE) {
+				continue // destroyed since by another process, or not ours
+			}
+			if err != nil {
+				return err
+			}
+			id, label := read[0].Value, string(read[1].Value)
+			if len(id) != len(hsm.ID{}) || !strings.HasPrefix(label, labelPrefix) {
+				continue
+			}
+			if handles[hsm.ID(id)] = append(handles[hsm.ID(id)], o); hsm.ID(id) != canaryID {
+				objects = append(objects, hsm.Object{ID: hsm.ID(id), Label: label})
+			}
+		}
+		if len(handles[canaryID]) == 0 {
+			return t.believe(s)
+		}
+		for id, h := range handles {
+			if len(h) == 1 && t.keys.get(id) == nil {
+				t.keys.put(id, &key{handle: h[0]}) // to be proved when it is used
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return objects, nil
+}

@@ -1,0 +1,334 @@
+package pkcs11_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"strongroom/hsm"
+	"strongroom/hsm/pkcs11"
+
+	p11 "github.com/miekg/pkcs11"
+)
+
+// What only a real token can show. What a real one cannot be made to do is in faults_test.go.
+
+func TestAttributes(t *testing.T) {
+	token := open(t, newToken(t, t.TempDir()))
+	id := anID()
+	if _, err := token.Generate(t.Context(), id, label); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_SECRET_KEY),
+		p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_AES),
+		p11.NewAttribute(p11.CKA_VALUE_LEN, 32),
+		p11.NewAttribute(p11.CKA_ID, id[:]),
+		p11.NewAttribute(p11.CKA_LABEL, label),
+		p11.NewAttribute(p11.CKA_TOKEN, true),
+		p11.NewAttribute(p11.CKA_PRIVATE, true),
+		p11.NewAttribute(p11.CKA_SENSITIVE, true),
+		p11.NewAttribute(p11.CKA_ALWAYS_SENSITIVE, true),
+		p11.NewAttribute(p11.CKA_EXTRACTABLE, false),
+		p11.NewAttribute(p11.CKA_NEVER_EXTRACTABLE, true),
+		p11.NewAttribute(p11.CKA_MODIFIABLE, false),
+		p11.NewAttribute(p11.CKA_LOCAL, true),
+		p11.NewAttribute(p11.CKA_ENCRYPT, true),
+		p11.NewAttribute(p11.CKA_DECRYPT, true),
+		p11.NewAttribute(p11.CKA_WRAP, false),
+		p11.NewAttribute(p11.CKA_UNWRAP, false),
+		p11.NewAttribute(p11.CKA_DERIVE, false),
+		p11.NewAttribute(p11.CKA_SIGN, false),
+		p11.NewAttribute(p11.CKA_VERIFY, false),
+		p11.NewAttribute(p11.CKA_ALLOWED_MECHANISMS, p11.NewAttribute(0, p11.CKM_AES_GCM).Value),
+	} {
+		got, err := token.Attributes(t.Context(), id, want.Type)
+		if err != nil {
+			t.Errorf("attribute %#x: %v", want.Type, err)
+		} else if !bytes.Equal(got[0].Value, want.Value) {
+			t.Errorf("attribute %#x: got %x, want %x", want.Type, got[0].Value, want.Value)
+		}
+	}
+	if value, err := token.Attributes(t.Context(), id, p11.CKA_VALUE); err == nil {
+		t.Errorf("the token gave the key away: %d bytes", len(value[0].Value))
+	}
+}
+
+func TestWrongPIN(t *testing.T) {
+	c := newToken(t, t.TempDir())
+	right := c.PIN
+	asked := 0
+	given := []byte("wrong-31337")
+	c.PIN = func() ([]byte, error) {
+		asked++
+		return given, nil
+	}
+	_, err := pkcs11.Open(t.Context(), c)
+	if !errors.Is(err, pkcs11.ErrPIN) || !errors.Is(err, hsm.ErrUnavailable) {
+		t.Fatalf("got the error %v, want %v", err, pkcs11.ErrPIN)
+	}
+	e, ok := errors.AsType[*pkcs11.Error](err)
+	if !ok || e.Function != "C_Login" || e.Code != p11.CKR_PIN_INCORRECT {
+		t.Errorf("got the error %#v", e)
+	}
+	for _, text := range []string{"C_Login: CKR_PIN_INCORRECT (0xA0)", `the token "strongroom" (serial number `, "will not be tried again", "wrong PINs are being counted"} {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("error %q does not say %q", err, text)
+		}
+	}
+	if strings.Contains(err.Error(), "31337") {
+		t.Errorf("error %q has the PIN in it", err)
+	}
+	if asked != 1 || !bytes.Equal(given, make([]byte, len(given))) {
+		t.Errorf("the PIN was asked for %d times, and is now %q", asked, given)
+	}
+	c.PIN = func() ([]byte, error) { return nil, errors.New("no terminal") }
+	if _, err := pkcs11.Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), "reading the PIN: no terminal") {
+		t.Errorf("got the error %v", err)
+	}
+	c.PIN = right
+	open(t, c) // which also shows that a failed Open lets go of the process
+}
+
+func TestPINIsNotPrinted(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "pin")
+	for content, want := range map[string]string{"31337": "31337", "31337\n": "31337", "31337\r\n": "31337", " 31337 \n": " 31337 "} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := pkcs11.Config{PIN: pkcs11.PINFile(name)}
+		if pin, err := c.PIN(); err != nil || string(pin) != want {
+			t.Errorf("%q: got the PIN %q, want %q (%v)", content, pin, want, err)
+		}
+		for _, format := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+			if s := fmt.Sprintf(format, c); strings.Contains(s, "31337") || strings.Contains(s, hex.EncodeToString([]byte("31337"))) {
+				t.Errorf("%s prints the PIN: %s", format, s)
+			}
+		}
+	}
+	os.WriteFile(name, []byte("\n"), 0o600)
+	if _, err := pkcs11.PINFile(name)(); err == nil {
+		t.Error("an empty PIN was accepted")
+	}
+}
+
+func TestConfig(t *testing.T) {
+	good := newToken(t, t.TempDir())
+	for _, c := range []struct {
+		change func(*pkcs11.Config)
+		text   string
+	}{
+		{func(c *pkcs11.Config) { c.Module = "" }, "no PKCS#11 module"},
+		{func(c *pkcs11.Config) { c.Module = "/nowhere/lib.so" }, "cannot load the PKCS#11 module /nowhere/lib.so: /nowhere/lib.so: cannot open"},
+		{func(c *pkcs11.Config) { c.Module = os.Args[0] }, "cannot load the PKCS#11 module"},
+		{func(c *pkcs11.Config) { c.Label = "" }, "exactly one of label and serial number"},
+		{func(c *pkcs11.Config) { c.Serial = "1" }, "exactly one of label and serial number"},
+		{func(c *pkcs11.Config) { c.PIN = nil }, "no PIN"},
+		{func(c *pkcs11.Config) { c.Sessions = -1 }, "-1 sessions are too few"},
+		{func(c *pkcs11.Config) { c.Label = "weakroom" }, `no token labelled "weakroom" in ` + good.Module + `, which has "strongroom" (serial number `},
+		{func(c *pkcs11.Config) { c.Label, c.Serial = "", "123" }, `no token with serial number "123"`},
+	} {
+		bad := good
+		c.change(&bad)
+		if _, err := pkcs11.Open(t.Context(), bad); err == nil || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("got the error %v, want %q", err, c.text)
+		}
+	}
+	token := open(t, good)
+	if i := token.Info(); i.Label != "strongroom" || i.Manufacturer != "SoftHSM project" || i.Serial == "" || i.Module != good.Module {
+		t.Errorf("Info: %+v", i)
+	}
+	token.Close()
+	good.Label, good.Serial = "", token.Info().Serial
+	open(t, good)
+}
+
+func TestSameLabelTwice(t *testing.T) {
+	dir := t.TempDir()
+	c := newToken(t, dir)
+	first, err := pkcs11.Tokens(c.Module)
+	if err != nil || len(first) != 1 {
+		t.Fatalf("Tokens: %v, %v", first, err)
+	}
+	addToken(t, c.Module, "strongroom")
+	both, err := pkcs11.Tokens(c.Module)
+	if err != nil || len(both) != 2 {
+		t.Fatalf("Tokens: %v, %v", both, err)
+	}
+	_, err = pkcs11.Open(t.Context(), c)
+	if err == nil || !strings.Contains(err.Error(), `2 tokens labelled "strongroom"`) || !strings.Contains(err.Error(), "choose by serial number") {
+		t.Fatalf("got the error %v", err)
+	}
+	for _, i := range both {
+		if !strings.Contains(err.Error(), i.Serial) {
+			t.Errorf("error %q does not name %v", err, i)
+		}
+	}
+	c.Label, c.Serial = "", first[0].Serial
+	open(t, c)
+}
+
+// addToken initialises another token in SoftHSM's current directory.
+func addToken(t *testing.T, module, label string) {
+	t.Helper()
+	raw := p11.New(module)
+	defer raw.Destroy()
+	if err := raw.Initialize(); err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Finalize()
+	slots, err := raw.GetSlotList(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.InitToken(slots[len(slots)-1], "1234", label); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTwoOpens(t *testing.T) {
+	c := newToken(t, t.TempDir())
+	token := open(t, c)
+	for _, f := range []func() error{
+		func() error { _, err := pkcs11.Open(t.Context(), c); return err },
+		func() error { return pkcs11.Init(t.Context(), c) },
+	} {
+		if err := f(); err == nil || !strings.Contains(err.Error(), "is open in this process already") {
+			t.Errorf("got the error %v", err)
+		}
+	}
+	if err := token.Check(t.Context()); err != nil {
+		t.Errorf("the first suffered: %v", err)
+	}
+	for range 2 {
+		if err := token.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := token.Check(t.Context()); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("Check after Close: %v", err)
+	}
+	open(t, c)
+}
+
+func TestKeysSurvive(t *testing.T) {
+	c := newToken(t, t.TempDir())
+	token := open(t, c)
+	id := anID()
+	ref, err := token.Generate(t.Context(), id, label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := token.Seal(t.Context(), ref, nil, []byte("plaintext"), aad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token.Close()
+
+	token = open(t, c)
+	if got, err := token.Open(t.Context(), ref, nil, sealed, aad); err != nil || string(got) != "plaintext" {
+		t.Errorf("Open: %q, %v", got, err)
+	}
+	if objects, err := token.Objects(t.Context()); err != nil || len(objects) != 1 || objects[0] != (hsm.Object{ID: id, Label: label}) {
+		t.Errorf("Objects: %v, %v", objects, err)
+	}
+}
+
+// SoftHSM finds nothing while its directory is away, and says so without an error. No key is believed to be gone.
+func TestTokenDirectoryAway(t *testing.T) {
+	dir := t.TempDir()
+	token := open(t, newToken(t, dir))
+	id := anID()
+	ref, err := token.Generate(t.Context(), id, label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := filepath.Join(dir, "tokens")
+	if err := os.Rename(tokens, tokens+".away"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = token.Seal(t.Context(), ref, nil, []byte("plaintext"), aad)
+	for what, err := range map[string]error{
+		"Seal":    err,
+		"Check":   token.Check(t.Context()),
+		"Destroy": token.Destroy(t.Context(), id),
+	} {
+		if !errors.Is(err, hsm.ErrUnavailable) {
+			t.Errorf("%s: got the error %v, want %v", what, err, hsm.ErrUnavailable)
+		}
+	}
+	if err := os.Rename(tokens+".away", tokens); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func BenchmarkSeal(b *testing.B) {
+	bench(b, func(token *pkcs11.Token, ref hsm.Ref, plaintext, _ []byte) func() {
+		dst := make([]byte, 0, len(plaintext)+hsm.Overhead)
+		return func() {
+			if _, err := token.Seal(b.Context(), ref, dst, plaintext, aad); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+func BenchmarkOpen(b *testing.B) {
+	bench(b, func(token *pkcs11.Token, ref hsm.Ref, plaintext, sealed []byte) func() {
+		dst := make([]byte, 0, len(plaintext))
+		return func() {
+			if _, err := token.Open(b.Context(), ref, dst, sealed, aad); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+// BenchmarkRejected is what a bad ciphertext costs.
+func BenchmarkRejected(b *testing.B) {
+	bench(b, func(token *pkcs11.Token, ref hsm.Ref, plaintext, sealed []byte) func() {
+		bad := bytes.Clone(sealed)
+		bad[0] ^= 1
+		return func() {
+			if _, err := token.Open(b.Context(), ref, nil, bad, aad); !errors.Is(err, hsm.ErrRejected) {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+func bench(b *testing.B, prepare func(token *pkcs11.Token, ref hsm.Ref, plaintext, sealed []byte) func()) {
+	token := open(b, newToken(b, b.TempDir()))
+	ref, err := token.Generate(b.Context(), anID(), label)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, n := range []int{32, 2400} {
+		plaintext := make([]byte, n)
+		sealed, err := token.Seal(b.Context(), ref, nil, plaintext, aad)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("%dB", n), func(b *testing.B) {
+			b.ReportAllocs()
+			f := prepare(token, ref, plaintext, sealed)
+			for b.Loop() {
+				f()
+			}
+		})
+		b.Run(fmt.Sprintf("%dB/parallel", n), func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				f := prepare(token, ref, plaintext, sealed)
+				for pb.Next() {
+					f()
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,94 @@
+package pkcs11
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"strongroom/hsm"
+)
+
+// A disk makes what a token of files has written durable. SoftHSM's calls no fsync, so that a key it has made can vanish with
+// the power.
+type disk struct {
+	dir  string    // nothing to do if empty
+	done time.Time // everything written before is on the disk
+}
+
+// sync writes all that has changed in the directory since the last time to the disk, files before the directories that name them.
+// One goroutine at a time calls it, after the module has returned.
+func (d *disk) sync() error {
+	if d.dir == "" {
+		return nil
+	}
+	// The clock of a file system may be coarse, and a little behind.
+	since, begun := d.done.Add(-5*time.Second), time.Now()
+	if err := syncTree(d.dir, since); err != nil {
+		return fmt.Errorf("%w: writing the token to the disk: %v", hsm.ErrUnavailable, err)
+	}
+	d.done = begun
+	return nil
+}
+
+// lock keeps other processes that ask for it out of the directory until it is unlocked, or this process ends.
+func (d disk) lock(ctx context.Context) (unlock func(), err error) {
+	if d.dir == "" {
+		return func() {}, nil
+	}
+	f, err := os.Open(d.dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the directory of the token: %v", hsm.ErrUnavailable, err)
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("%w: locking the directory of the token: %v", hsm.ErrUnavailable, err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("%w: another process is opening the token: %w", hsm.ErrUnavailable, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func syncTree(dir string, since time.Time) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		switch {
+		case e.IsDir():
+			err = syncTree(name, since)
+		case e.Type().IsRegular():
+			var info fs.FileInfo
+			if info, err = e.Info(); err == nil && info.ModTime().After(since) {
+				err = fsync(name)
+			}
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // destroyed since
+			return err
+		}
+	}
+	return fsync(dir)
+}
+
+func fsync(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

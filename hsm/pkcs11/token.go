@@ -1,0 +1,301 @@
+// Package pkcs11 keeps the contract of package hsm with any token behind a PKCS #11 module: keys are AES-256 objects of the
+// token that were made there and do not leave it, and AES-GCM is the token's.
+//
+// It trusts the module to compute correctly, to keep keys secret, and to answer C_GetAttributeValue truthfully. It does not trust
+// it to name the same key by the same handle for ever, to tell a bad ciphertext from a broken device, to find what is there, or
+// to survive an error; see [Token.resolve], [Token.judge], [Token.believe] and [pool.with].
+//
+// A PKCS #11 library is initialised once for a whole process, and so is its login. Hence a process has one open Token at most. A
+// library that has lost its device cannot be initialised again safely while calls may hang in it, so that is not tried: the
+// Token answers hsm.ErrUnavailable until the process is replaced. Sessions that are lost one by one are replaced.
+package pkcs11
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"strongroom/hsm"
+
+	p11 "github.com/miekg/pkcs11"
+)
+
+// A Token is an open token, logged in. It is safe for concurrent use, Close included.
+type Token struct {
+	module module
+	info   Info
+	disk   disk
+
+	// epoch counts how often a session was lost. Handles proved in an earlier one are proved again, and sessions used in an earlier
+	// one are asked whether they still are: after a reconnect a handle may name another key.
+	epoch atomic.Uint64
+
+	// data has the sessions for Seal and Open. admin has one, so that whoever uses it is alone in finding, making, describing
+	// and destroying objects. Nobody waits for one while holding the other.
+	data, admin *pool
+
+	keys   keyring
+	canary ref // of the canary key; constant after opening
+
+	closing sync.Once
+	closed  chan struct{}
+	cerr    error  // of the first Close
+	release func() // lets the process open another token
+}
+
+var _ hsm.Device = (*Token)(nil)
+
+// Open opens an initialised token, logs in, and sees that it works. It makes nothing in the token, and refuses one for which [Init]
+// was not called.
+//
+// The PIN is tried once at most, and not at all if the token says that one more wrong PIN would lock it. If the token
+// refuses it, the error is [ErrPIN], and Open must not be called again before somebody has looked.
+func Open(ctx context.Context, c Config) (*Token, error) { return open(ctx, c, false) }
+
+// Init prepares a token for [Open]: it makes the canary key there, if it is not there yet. It may be repeated.
+func Init(ctx context.Context, c Config) error {
+	t, err := open(ctx, c, true)
+	if err != nil {
+		return err
+	}
+	return t.Close()
+}
+
+// process is what this process has open, or is opening.
+var process struct {
+	sync.Mutex
+	module string
+}
+
+// claim gives the process to module, or returns the one that has it.
+func claim(module string) (other string, ok bool) {
+	process.Lock()
+	defer process.Unlock()
+	if process.module != "" {
+		return process.module, false
+	}
+	process.module = module
+	return "", true
+}
+
+func release() {
+	process.Lock()
+	defer process.Unlock()
+	process.module = ""
+}
+
+func open(ctx context.Context, c Config, create bool) (*Token, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if other, ok := claim(c.Module); !ok {
+		return nil, fmt.Errorf("a token of %s is open in this process already, and a process has one at most", other)
+	}
+	// A login rewrites a file of SoftHSM's token that others read when they open it, who may then find the token broken, or its
+	// PIN not set.
+	unlock, err := disk{dir: c.SyncDir}.lock(ctx)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	defer unlock()
+	l, err := openLibrary(c)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	t, err := newToken(ctx, l, c, create)
+	if err != nil {
+		l.close()
+		release()
+		return nil, fmt.Errorf("opening the token %s: %w", c.token(), err)
+	}
+	t.release = release
+	return t, nil
+}
+
+// newToken logs in to the token of m and sees that it can be used.
+func newToken(ctx context.Context, m module, c Config, create bool) (*Token, error) {
+	info, flags, err := m.info()
+	if err != nil {
+		return nil, err
+	}
+	if err := mayLogIn(info, flags); err != nil {
+		return nil, err
+	}
+	if err := hasMechanisms(m, info); err != nil {
+		return nil, err
+	}
+	n, err := sessions(m, c.Sessions)
+	if err != nil {
+		return nil, err
+	}
+	t := &Token{
+		module:  m,
+		info:    info,
+		disk:    disk{dir: c.SyncDir},
+		closed:  make(chan struct{}),
+		release: func() {},
+	}
+	t.admin = newPool(m, &t.epoch, t.closed, 1)
+	t.data = newPool(m, &t.epoch, t.closed, n)
+	if err := t.login(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := t.data.fill(); err != nil {
+		return nil, err
+	}
+	if err := t.openCanary(ctx, create); err != nil {
+		return nil, err
+	}
+	// One look at everything now, rather than a search for each key later: a search takes as long as there are objects.
+	if _, err := t.Objects(ctx); err != nil {
+		return nil, err
+	}
+	if err := t.Check(ctx); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// mayLogIn refuses tokens on which trying a PIN is useless, or would be the last mistake.
+func mayLogIn(i Info, flags uint) error {
+	refused := func(code uint, why string) error {
+		return &Error{Function: "C_Login (not called)", Code: code, Kind: hsm.ErrUnavailable, Detail: fmt.Sprintf("the token %v %s", i, why)}
+	}
+	switch {
+	case flags&p11.CKF_USER_PIN_INITIALIZED == 0:
+		return refused(p11.CKR_USER_PIN_NOT_INITIALIZED, "has no user PIN yet; its security officer has to set one")
+	case flags&p11.CKF_USER_PIN_LOCKED != 0:
+		return refused(p11.CKR_PIN_LOCKED, "has locked its user PIN; its security officer has to set a new one")
+	case flags&p11.CKF_USER_PIN_FINAL_TRY != 0:
+		return refused(p11.CKR_PIN_INCORRECT, "would lock its user PIN after one more wrong one, so strongroom does not try; "+
+			"log in once with the tools of the HSM and the right PIN")
+	}
+	return nil
+}
+
+func hasMechanisms(m module, i Info) error {
+	types, err := m.mechanisms()
+	if err != nil {
+		return err
+	}
+	for _, need := range []struct {
+		mechanism uint
+		name      string
+	}{
+		{p11.CKM_AES_GCM, "AES-GCM (CKM_AES_GCM)"},
+		{p11.CKM_AES_KEY_GEN, "AES key generation (CKM_AES_KEY_GEN)"},
+	} {
+		// What C_GetMechanismInfo says of it is not asked: SoftHSM 2.6.1 leaves bits of its flags uninitialised. The canary shows
+		// whether it works.
+		if !slices.Contains(types, need.mechanism) {
+			return fmt.Errorf("%w: the token %v (%s %s) does not offer %s, without which it cannot be used", hsm.ErrUnavailable, i, i.Manufacturer, i.Model, need.name)
+		}
+	}
+	return nil
+}
+
+// sessions returns how many sessions for data there are to be, where want are wanted.
+func sessions(m module, want int) (int, error) {
+	if want == 0 {
+		want = defaultSessions
+	}
+	limit, err := m.sessionLimit()
+	if err != nil {
+		return 0, err
+	}
+	if limit != 0 {
+		want = min(want, int(limit)-1)
+	}
+	return want, nil
+}
+
+// login logs in, on the admin session. The login holds for all sessions of this process, open or to be opened, until the last is closed
+// (PKCS #11 v2.40, section 6.7.4); crypto11 keeps one open.
+func (t *Token) login(ctx context.Context, c Config) error {
+	return t.admin.with(ctx, func(s *session) error {
+		pin, err := c.PIN()
+		if err != nil {
+			return fmt.Errorf("reading the PIN: %w", err)
+		}
+		defer clear(pin)
+		if err := t.module.login(s.handle, pin); err != nil {
+			return t.explainLogin(err)
+		}
+		state, err := t.module.sessionState(s.handle)
+		if err == nil && state != p11.CKS_RW_USER_FUNCTIONS {
+			err = &Error{Function: "C_Login", Kind: hsm.ErrUnavailable, Detail: fmt.Sprintf("it succeeded, but the session is in state %d", state)}
+		}
+		return err
+	})
+}
+
+// explainLogin adds to a refused PIN what matters then: which token, that it will not be tried again, and what the token says
+// about its patience.
+func (t *Token) explainLogin(err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || !errors.Is(err, ErrPIN) {
+		return err
+	}
+	again := *e
+	again.Detail = fmt.Sprintf("the token %v refused the PIN, which will not be tried again: %s", t.info, e.Detail)
+	if _, flags, err := t.module.info(); err == nil {
+		for _, f := range []struct {
+			flag uint
+			text string
+		}{
+			{p11.CKF_USER_PIN_LOCKED, "the PIN is locked now"},
+			{p11.CKF_USER_PIN_FINAL_TRY, "one more wrong PIN locks it"},
+			{p11.CKF_USER_PIN_COUNT_LOW, "wrong PINs are being counted"},
+		} {
+			if flags&f.flag != 0 {
+				again.Detail += "; " + f.text
+				break
+			}
+		}
+	}
+	return &again
+}
+
+// Info returns what the token said of itself when it was opened.
+func (t *Token) Info() Info { return t.info }
+
+// closeTimeout is how long Close waits, first for calls to end, and then for the library to close.
+const closeTimeout = 5 * time.Second
+
+// Close waits for calls in progress, logs out and closes the module. What is called later fails.
+//
+// If a call does not end within five seconds, the module stays open, because to finalise it would crash the process, and
+// Close returns an error. No other token can be opened in this process then.
+func (t *Token) Close() error {
+	t.closing.Do(func() { t.cerr = t.close() })
+	return t.cerr
+}
+
+func (t *Token) close() error {
+	close(t.closed)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if !t.data.drain(ctx) || !t.admin.drain(ctx) {
+		return fmt.Errorf("%w: closing the token: a call in the PKCS#11 module does not end", hsm.ErrUnavailable)
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- t.module.close() }() // ends when the module lets it
+	select {
+	case err := <-done:
+		t.release()
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: closing the token: the PKCS#11 module does not close", hsm.ErrUnavailable)
+	}
+}
