@@ -1,0 +1,211 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Config is the configuration file of a deployment: what `init` and `serve` are told. It is TOML, and decoded strictly: a key that is not
+// here is an error. Secrets are named by path, because configurations get pasted into tickets. Nothing is read again while the
+// server runs, except the TLS certificate and its key.
+type Config struct {
+	// Listen is where requests are answered: "host:port", or "unix:/path" for a Unix socket, which is made with
+	// mode 0660. Any address but loopback needs TLS. Default: "127.0.0.1:8200".
+	Listen string `toml:"listen"`
+
+	// Store is where everything but the keys is kept: "sqlite:/absolute/path". `init` makes it. Required.
+	Store string `toml:"store"`
+
+	// Region is the Region that this deployment says it is, in ARNs and in the scope of signatures. The default, "local-1", is no Region of
+	// AWS, so that a client that forgets its endpoint reaches nobody. It cannot be changed after `init`.
+	Region string `toml:"region"`
+
+	// Partition is the second part of every ARN. Default: "aws". It cannot be changed after `init`.
+	Partition string `toml:"partition"`
+
+	// SM2 says whether SM2 data key pairs are made. Where false, asking for one is answered as AWS does outside China. Default: true.
+	SM2 *bool `toml:"sm2"`
+
+	// LogLevel is "debug", "info", "warn" or "error". The log is for operators and goes to standard error. Default: "info".
+	LogLevel string `toml:"log_level"`
+
+	TLS TLSConfig `toml:"tls"`
+	HSM HSMConfig `toml:"hsm"`
+}
+
+// TLSConfig names the server's certificate. Both files are read again when they change.
+type TLSConfig struct {
+	Certificate string `toml:"certificate"` // PEM, leaf first
+	Key         string `toml:"key"`         // PEM
+}
+
+// HSMConfig says how the token that holds the keys is reached.
+type HSMConfig struct {
+	// Module is the absolute path of the PKCS#11 library. Required.
+	Module string `toml:"module"`
+
+	// TokenLabel or TokenSerial chooses the token; slot numbers change and are no way to. Exactly one is required.
+	TokenLabel  string `toml:"token_label"`
+	TokenSerial string `toml:"token_serial"`
+
+	// PINFile holds the user PIN, in a file that only its owner can read. A newline at its end does not count. Without it the PIN is taken from the
+	// environment variable STRONGROOM_PIN, or asked for on the terminal.
+	PINFile string `toml:"pin_file"`
+
+	// Sessions bounds how many sessions are open at once for encryption. A few more are used for other things. Default: 16.
+	Sessions int `toml:"sessions"`
+
+	// SyncDir is the directory of a token that is kept in files without being synced by its library (SoftHSM): it is flushed to disk
+	// after each creation of a key. Real HSMs do not need it.
+	SyncDir string `toml:"sync_dir"`
+}
+
+// loadConfig reads a configuration file. Its error names everything that is wrong with it, by key.
+func loadConfig(path string) (*Config, error) {
+	if path == "" {
+		return nil, misuse("which configuration? --config FILE is required")
+	}
+	c := &Config{
+		Listen:    "127.0.0.1:8200",
+		Region:    "local-1",
+		Partition: "aws",
+		LogLevel:  "info",
+		HSM:       HSMConfig{Sessions: 16},
+	}
+	meta, err := toml.DecodeFile(path, c)
+	if err != nil {
+		var pe toml.ParseError
+		if errors.As(err, &pe) {
+			return nil, misuse("%s: %s", path, strings.TrimSpace(pe.ErrorWithPosition()))
+		}
+		return nil, misuse("read the configuration: %w", err)
+	}
+	var faults []string
+	for _, key := range meta.Undecoded() {
+		faults = append(faults, fmt.Sprintf("%s: no such key", key))
+	}
+	faults = append(faults, c.check()...)
+	if len(faults) > 0 {
+		return nil, misuse("%s:\n  %s", path, strings.Join(faults, "\n  "))
+	}
+	return c, nil
+}
+
+var (
+	regionPattern    = regexp.MustCompile(`^([a-z]+-){1,3}\d+$`)
+	partitionPattern = regexp.MustCompile(`^aws(-[a-z]+)*$`)
+)
+
+// check returns all that is wrong with the values, each named as the reader wrote it.
+func (c *Config) check() []string {
+	var faults []string
+	fault := func(key, format string, args ...any) {
+		faults = append(faults, key+": "+fmt.Sprintf(format, args...))
+	}
+	file := func(key, path string) {
+		switch info, err := os.Stat(path); {
+		case !filepath.IsAbs(path):
+			fault(key, "%q is not an absolute path", path)
+		case err != nil:
+			fault(key, "%v", err)
+		case info.IsDir():
+			fault(key, "%s is a directory", path)
+		}
+	}
+
+	if local, err := listensLocally(c.Listen); err != nil {
+		fault("listen", "%v", err)
+	} else if !local && c.TLS == (TLSConfig{}) {
+		fault("tls", "required, because listen = %q is not loopback: without it everybody on the way can read keys", c.Listen)
+	}
+	switch rest, ok := strings.CutPrefix(c.Store, "sqlite:"); {
+	case c.Store == "":
+		fault("store", `required, for example "sqlite:/var/lib/strongroom/strongroom.db"`)
+	case !ok || !filepath.IsAbs(rest):
+		fault("store", `%q is not of the form "sqlite:/absolute/path"`, c.Store)
+	}
+	if !regionPattern.MatchString(c.Region) {
+		fault("region", "%q does not look like a Region, such as local-1 or eu-west-1", c.Region)
+	}
+	if !partitionPattern.MatchString(c.Partition) {
+		fault("partition", "%q does not look like a partition, such as aws or aws-cn", c.Partition)
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		fault("log_level", "%q is none of debug, info, warn, error", c.LogLevel)
+	}
+	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
+		fault("tls", "certificate and key are needed both")
+	} else if c.TLS.Certificate != "" {
+		file("tls.certificate", c.TLS.Certificate)
+		file("tls.key", c.TLS.Key)
+		if strings.HasPrefix(c.Listen, "unix:") {
+			fault("tls", "a Unix socket is not encrypted; leave tls out")
+		}
+	}
+	if c.HSM.Module == "" {
+		fault("hsm.module", "required: the absolute path of the PKCS#11 library")
+	} else {
+		file("hsm.module", c.HSM.Module)
+	}
+	if (c.HSM.TokenLabel == "") == (c.HSM.TokenSerial == "") {
+		fault("hsm.token_label", "exactly one of token_label and token_serial is required")
+	}
+	if c.HSM.PINFile != "" {
+		file("hsm.pin_file", c.HSM.PINFile)
+	}
+	if c.HSM.Sessions < 1 || c.HSM.Sessions > 1024 {
+		fault("hsm.sessions", "%d is not from 1 to 1024", c.HSM.Sessions)
+	}
+	if c.HSM.SyncDir != "" {
+		if info, err := os.Stat(c.HSM.SyncDir); err != nil || !info.IsDir() || !filepath.IsAbs(c.HSM.SyncDir) {
+			fault("hsm.sync_dir", "%q is not the absolute path of a directory", c.HSM.SyncDir)
+		}
+	}
+	return faults
+}
+
+// listensLocally reports whether only this machine can reach an address.
+func listensLocally(listen string) (bool, error) {
+	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
+		if !filepath.IsAbs(path) {
+			return false, fmt.Errorf("%q: the path of a Unix socket must be absolute", listen)
+		}
+		return true, nil
+	}
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false, fmt.Errorf(`%q is neither "host:port" nor "unix:/path"`, listen)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return false, fmt.Errorf("%q: no such port", listen)
+	}
+	// A name that is not an address may mean another one tomorrow; localhost is promised to stay (RFC 6761, section 6.3).
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback(), nil
+}
+
+// readSecretFile reads a file that holds nothing but a secret, and refuses one that others can read.
+func readSecretFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, hint(&fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("mode %04o lets others read the secret", info.Mode().Perm())},
+			"chmod 600 "+path)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return []byte(strings.TrimRight(string(b), "\r\n")), nil
+}

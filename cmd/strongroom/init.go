@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"strongroom/hsm/pkcs11"
+	"strongroom/kms"
+	"strongroom/store"
+)
+
+// defaultAccount is the account of `dev`, and of `init` when it is told no other. AWS's documentation uses it in examples.
+const defaultAccount = "111122223333"
+
+func configFlag() cli.Flag {
+	return &cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "the configuration `FILE`", EnvVars: []string{"STRONGROOM_CONFIG"}}
+}
+
+func initCommand() *cli.Command {
+	return &cli.Command{
+		Name:         "init",
+		OnUsageError: onUsageError,
+		Usage:        "make a deployment: its store, its keys in the token, its first access key",
+		Description: `Makes what serve needs and never makes by itself. The token must have been initialised with its own
+tools, and have a user PIN. Nothing that exists is changed: a store that has a deployment is refused. An init that was
+interrupted may be repeated.
+
+The secret of the first access key is printed once and kept nowhere in clear.
+
+Example:  strongroom init --config /etc/strongroom/strongroom.toml`,
+		Flags: []cli.Flag{
+			configFlag(),
+			&cli.StringFlag{Name: "account", Usage: "the first account, 12 `DIGITS`", Value: defaultAccount},
+			jsonFlag(),
+		},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			config, err := loadConfig(c.String("config"))
+			if err != nil {
+				return err
+			}
+			key := kms.NewAccessKey()
+			err = initialize(c.Context, deployment{
+				store: config.Store, token: tokenConfig(config.HSM),
+				partition: config.Partition, region: config.Region, account: c.String("account"), key: key,
+			})
+			if errors.Is(err, kms.ErrConflict) {
+				return hint(errors.New("this deployment was made before; nothing was changed"), "strongroom serve --config "+c.String("config"))
+			}
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return json.NewEncoder(c.App.Writer).Encode(map[string]string{
+					"AccessKeyId": key.ID, "SecretAccessKey": key.Secret, "Account": c.String("account"), "Region": config.Region,
+				})
+			}
+			_, err = fmt.Fprintf(c.App.Writer, `The deployment is ready. This is the access key of account %s's root. Its secret is not shown again.
+
+export AWS_ACCESS_KEY_ID=%s
+export AWS_SECRET_ACCESS_KEY=%s
+export AWS_REGION=%s
+
+Next:  strongroom serve --config %s
+`, c.String("account"), key.ID, key.Secret, config.Region, c.String("config"))
+			return err
+		},
+	}
+}
+
+// A deployment is what initialize makes.
+type deployment struct {
+	store                      string // URL
+	token                      pkcs11.Config
+	partition, region, account string
+	key                        kms.AccessKey // of the account's root
+}
+
+// initialize makes what is missing of a deployment. Its error is kms.ErrConflict if nothing is.
+func initialize(ctx context.Context, d deployment) error {
+	if err := store.Create(ctx, d.store); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make the store: %w", err)
+	}
+	db, err := store.Open(ctx, d.store)
+	if err != nil {
+		return fmt.Errorf("open the store: %w", err)
+	}
+	defer db.Close()
+	if err := db.Claim(ctx); err != nil {
+		return fmt.Errorf("claim the store: %w", err)
+	}
+	if err := pkcs11.Init(ctx, d.token); err != nil {
+		return fmt.Errorf("prepare the token: %w", err)
+	}
+	token, err := pkcs11.Open(ctx, d.token)
+	if err != nil {
+		return fmt.Errorf("open the token: %w", err)
+	}
+	defer token.Close()
+	return kms.Init(ctx, kms.InitOptions{
+		Device:      token,
+		TokenSerial: token.Info().Serial,
+		Store:       db,
+		Partition:   d.partition,
+		Region:      d.region,
+		Account:     d.account,
+		Key:         d.key,
+	})
+}
+
+// tokenConfig says how the configured token is opened. The PIN is read only when the token was found.
+func tokenConfig(h HSMConfig) pkcs11.Config {
+	return pkcs11.Config{
+		Module:   h.Module,
+		Label:    h.TokenLabel,
+		Serial:   h.TokenSerial,
+		PIN:      func() ([]byte, error) { return readPIN(h) },
+		Sessions: h.Sessions,
+		SyncDir:  h.SyncDir,
+	}
+}
+
+const pinVariable = "STRONGROOM_PIN"
+
+// readPIN returns the user PIN: from the configured file, from the environment, or from a person at the terminal. It is never an argument, which
+// everybody on the machine could read.
+func readPIN(h HSMConfig) ([]byte, error) {
+	if h.PINFile != "" {
+		pin, err := readSecretFile(h.PINFile)
+		if err != nil {
+			return nil, fmt.Errorf("hsm.pin_file: %w", err)
+		}
+		return checkPIN(pin)
+	}
+	if pin := os.Getenv(pinVariable); pin != "" {
+		os.Unsetenv(pinVariable) // so that no child process inherits it
+		return checkPIN([]byte(pin))
+	}
+	fd := int(os.Stdin.Fd())
+	if !term.IsTerminal(fd) {
+		return nil, hint(errors.New("no PIN: there is no hsm.pin_file, no "+pinVariable+" and no terminal to ask on"), "set hsm.pin_file in the configuration")
+	}
+	fmt.Fprintf(os.Stderr, "PIN of token %s%s: ", h.TokenLabel, h.TokenSerial)
+	pin, err := term.ReadPassword(fd)
+	fmt.Fprintln(os.Stderr)
+	if err != nil {
+		return nil, fmt.Errorf("read the PIN: %w", err)
+	}
+	return checkPIN(pin)
+}
+
+func checkPIN(pin []byte) ([]byte, error) {
+	if len(pin) == 0 {
+		return nil, errors.New("the PIN is empty; it was not tried")
+	}
+	return pin, nil
+}

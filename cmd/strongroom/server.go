@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"strongroom/awsapi"
+	"strongroom/hsm"
+	"strongroom/hsm/pkcs11"
+	"strongroom/kms"
+	"strongroom/store"
+)
+
+// Limits of the HTTP server. A client that is slower than this is not a KMS client.
+const (
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = 30 * time.Second
+	writeTimeout      = 2 * time.Minute
+	idleTimeout       = 3 * time.Minute
+	maxHeaderBytes    = 64 << 10
+	requestTimeout    = 60 * time.Second // what AWS's own clients wait for an answer, at most
+	shutdownTimeout   = 20 * time.Second // for requests that are being answered when the server is told to stop
+)
+
+// A rig is a running deployment's parts, in the order in which they are opened. Close them with close.
+type rig struct {
+	log     *slog.Logger
+	token   *pkcs11.Token
+	store   *store.DB
+	service *kms.Service
+}
+
+// openRig opens an initialised deployment, claims its store, and makes sure that store and token belong together.
+func openRig(ctx context.Context, log *slog.Logger, storeURL string, token pkcs11.Config, sm2 bool) (*rig, error) {
+	r := &rig{log: log}
+	if err := r.open(ctx, storeURL, token, sm2); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *rig) open(ctx context.Context, storeURL string, token pkcs11.Config, sm2 bool) (err error) {
+	if r.store, err = store.Open(ctx, storeURL); err != nil {
+		return fmt.Errorf("open the store: %w", err)
+	}
+	if err := r.store.Claim(ctx); err != nil {
+		return fmt.Errorf("claim the store: %w", err)
+	}
+	// An init that was interrupted leaves an empty store, and perhaps a token that is not prepared: say the former.
+	err = r.store.View(ctx, func(tx kms.Tx) error {
+		_, err := tx.Deployment()
+		return err
+	})
+	if err != nil {
+		if errors.Is(err, kms.ErrNotStored) {
+			err = hint(fmt.Errorf("the store holds no deployment: %w", err), "strongroom init --config FILE")
+		}
+		return err
+	}
+	if r.token, err = pkcs11.Open(ctx, token); err != nil {
+		return fmt.Errorf("open the token: %w", err)
+	}
+	r.service, err = kms.New(ctx, kms.Options{Device: r.token, Store: r.store, Log: r.log, SM2Off: !sm2})
+	if err != nil {
+		return err
+	}
+	if err = r.service.CheckToken(ctx); errors.Is(err, hsm.ErrNoKey) {
+		return hint(fmt.Errorf("the store belongs to another token: %w", err), "check hsm.token_label or hsm.token_serial, and store, in the configuration")
+	} else if err != nil {
+		return err
+	}
+	return r.service.Recover(ctx)
+}
+
+// close closes what was opened, in the reverse order.
+func (r *rig) close() {
+	if r.token != nil {
+		if err := r.token.Close(); err != nil {
+			r.log.Error("could not close the token", "err", err)
+		}
+	}
+	if r.store != nil {
+		if err := r.store.Close(); err != nil {
+			r.log.Error("could not close the store", "err", err)
+		}
+	}
+}
+
+// serve answers requests on l until ctx ends, then lets those in flight finish.
+func (r *rig) serve(ctx context.Context, l net.Listener) error {
+	handler := awsapi.New(r.service, awsapi.Options{Log: r.log, Region: r.service.Region()})
+	server := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			ctx, cancel := context.WithTimeout(req.Context(), requestTimeout)
+			defer cancel()
+			handler.ServeHTTP(w, req.WithContext(ctx))
+		}),
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug), // what clients do wrong on the connection
+	}
+
+	// Run ends after the last request, which may still want what it keeps fresh.
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { r.service.Run(background) })
+	defer wg.Wait()
+	defer stop()
+
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	r.log.Info("stopping: letting requests finish")
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		server.Close()
+		return fmt.Errorf("stop: requests were still running after %v: %w", shutdownTimeout, err)
+	}
+	return nil
+}
+
+// listen opens the address that a configuration names, with TLS if there is a certificate.
+func listen(ctx context.Context, address string, t TLSConfig) (net.Listener, error) {
+	var lc net.ListenConfig
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		// A socket that a killed server left behind answers nobody; one that answers belongs to somebody.
+		if c, err := net.Dial("unix", path); err == nil {
+			c.Close()
+			return nil, fmt.Errorf("listen: another process answers on %s", path)
+		}
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+			os.Remove(path)
+		}
+		l, err := lc.Listen(ctx, "unix", path)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.Chmod(path, 0o660); err != nil {
+			l.Close()
+			return nil, err
+		}
+		return l, nil
+	}
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if t.Certificate == "" {
+		return l, nil
+	}
+	certificate := &certificate{config: t}
+	if _, err := certificate.get(nil); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	return tls.NewListener(l, &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"http/1.1"},
+		GetCertificate: certificate.get,
+	}), nil
+}
+
+// A certificate is read again when its files change, so that a renewal needs no restart. If the new files are not usable, the old
+// certificate stays.
+type certificate struct {
+	config TLSConfig
+
+	mu     sync.Mutex // held while files are read, which happens once in checkEvery
+	loaded *tls.Certificate
+	stamp  [2]time.Time // modification times of certificate and key as loaded
+	next   time.Time    // when to look again
+}
+
+const checkEvery = 10 * time.Second
+
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.loaded != nil && time.Now().Before(c.next) {
+		return c.loaded, nil
+	}
+	c.next = time.Now().Add(checkEvery)
+	var stamp [2]time.Time
+	for i, path := range []string{c.config.Certificate, c.config.Key} {
+		if info, err := os.Stat(path); err == nil {
+			stamp[i] = info.ModTime()
+		}
+	}
+	if c.loaded != nil && stamp == c.stamp {
+		return c.loaded, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.config.Certificate, c.config.Key)
+	if err != nil {
+		if c.loaded != nil {
+			return c.loaded, nil
+		}
+		return nil, err
+	}
+	c.loaded, c.stamp = &pair, stamp
+	return c.loaded, nil
+}
+
+// newLogger returns the operators' log.
+func newLogger(w io.Writer, level string) *slog.Logger {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelInfo
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l}))
+}
+
+// hardenProcess keeps the memory of a process that handles keys out of core dumps, and out of the reach of other processes of the same user.
+func hardenProcess(log *slog.Logger) {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		log.Warn("could not switch core dumps off", "err", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		log.Warn("could not make the process undumpable", "err", err)
+	}
+}
