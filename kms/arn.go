@@ -18,7 +18,7 @@ func parseARN(s string) (arn, bool) {
 		return arn{}, false
 	}
 	a := arn{partition: parts[1], region: parts[3], account: parts[4], resource: parts[5]}
-	if a.partition == "" || a.region == "" || !isAccount(a.account) || a.resource == "" {
+	if a.partition == "" || a.region == "" || !IsAccount(a.account) || a.resource == "" {
 		return arn{}, false
 	}
 	return a, true
@@ -29,8 +29,8 @@ func (a arn) String() string {
 	return "arn:" + a.partition + ":kms:" + a.region + ":" + a.account + ":" + a.resource
 }
 
-// isAccount reports whether s is an AWS account number: 12 digits.
-func isAccount(s string) bool {
+// IsAccount reports whether s is an AWS account number: 12 digits.
+func IsAccount(s string) bool {
 	return len(s) == 12 && strings.Trim(s, "0123456789") == ""
 }
 

@@ -25,7 +25,7 @@ type InitOptions struct {
 // of its root. It returns an error that is ErrConflict, and changes nothing, if the store has a deployment. An Init that was interrupted may be repeated;
 // it can leave a key in the token that nothing uses.
 func Init(ctx context.Context, o InitOptions) error {
-	if !isAccount(o.Account) {
+	if !IsAccount(o.Account) {
 		return fmt.Errorf("account %q is not 12 digits", o.Account)
 	}
 	if o.Partition == "" || o.Region == "" || o.Key.ID == "" || o.Key.Secret == "" {

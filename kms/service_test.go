@@ -29,9 +29,7 @@ func withToken(run func() int) int {
 		defer os.RemoveAll(dir)
 		var config pkcs11.Config
 		if config, err = softhsm.New(context.Background(), dir); err == nil {
-			if err = pkcs11.Init(context.Background(), config); err == nil {
-				token, err = pkcs11.Open(context.Background(), config)
-			}
+			token, err = pkcs11.Init(context.Background(), config)
 		}
 	}
 	if err != nil {

@@ -32,10 +32,7 @@ func prepare(t *testing.T, dir string) pkcs11.Config {
 func use(t *testing.T, dir string, ref hsm.Ref, sealed []byte) (hsm.Ref, []byte) {
 	t.Helper()
 	c := prepare(t, dir)
-	if err := pkcs11.Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	token, err := pkcs11.Open(t.Context(), c)
+	token, err := pkcs11.Init(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,10 +271,7 @@ func TestDirectoryNames(t *testing.T) {
 // With a token open, SoftHSM cannot be initialised for another.
 func TestWhileOpen(t *testing.T) {
 	c := prepare(t, t.TempDir())
-	if err := pkcs11.Init(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	token, err := pkcs11.Open(t.Context(), c)
+	token, err := pkcs11.Init(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -139,8 +139,8 @@ func (c *Config) check() []string {
 	if !partitionPattern.MatchString(c.Partition) {
 		fault("partition", "%q does not look like a partition, such as aws or aws-cn", c.Partition)
 	}
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
-		fault("log_level", "%q is none of debug, info, warn, error", c.LogLevel)
+	if !slices.Contains(logLevels, c.LogLevel) {
+		fault("log_level", "%q is none of %s", c.LogLevel, strings.Join(logLevels, ", "))
 	}
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		fault("tls", "certificate and key are needed both")

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -51,6 +52,9 @@ Example:  strongroom dev --dir ./rig &
 				return misuse("--listen: %w", err)
 			} else if !local || strings.HasPrefix(c.String("listen"), "unix:") {
 				return misuse("--listen %s: dev answers without TLS, on loopback addresses only", c.String("listen"))
+			}
+			if !slices.Contains(logLevels, c.String("log-level")) {
+				return misuse("--log-level %q is none of %s", c.String("log-level"), strings.Join(logLevels, ", "))
 			}
 			log := newLogger(c.App.ErrWriter, c.String("log-level"))
 			hardenProcess(log)

@@ -44,6 +44,9 @@ Example:  strongroom init --config /etc/strongroom/strongroom.toml`,
 			if err := noArguments(c); err != nil {
 				return err
 			}
+			if !kms.IsAccount(c.String("account")) {
+				return misuse("--account %s: an account is 12 digits", c.String("account"))
+			}
 			config, err := loadConfig(c.String("config"))
 			if err != nil {
 				return err
@@ -98,12 +101,20 @@ func initialize(ctx context.Context, d deployment) error {
 	if err := db.Claim(ctx); err != nil {
 		return fmt.Errorf("claim the store: %w", err)
 	}
-	if err := pkcs11.Init(ctx, d.token); err != nil {
-		return fmt.Errorf("prepare the token: %w", err)
+	// Before the token is asked for anything: what was made before is not touched.
+	err = db.View(ctx, func(tx kms.Tx) error {
+		_, err := tx.Deployment()
+		return err
+	})
+	if err == nil {
+		return fmt.Errorf("%s: %w", d.store, kms.ErrConflict)
 	}
-	token, err := pkcs11.Open(ctx, d.token)
+	if !errors.Is(err, kms.ErrNotStored) {
+		return err
+	}
+	token, err := pkcs11.Init(ctx, d.token)
 	if err != nil {
-		return fmt.Errorf("open the token: %w", err)
+		return fmt.Errorf("prepare the token: %w", err)
 	}
 	defer token.Close()
 	return kms.Init(ctx, kms.InitOptions{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -53,7 +54,9 @@ func openRig(ctx context.Context, log *slog.Logger, storeURL string, token pkcs1
 }
 
 func (r *rig) open(ctx context.Context, storeURL string, token pkcs11.Config, sm2 bool) (err error) {
-	if r.store, err = store.Open(ctx, storeURL); err != nil {
+	if r.store, err = store.Open(ctx, storeURL); errors.Is(err, fs.ErrNotExist) {
+		return hint(fmt.Errorf("open the store: %w", err), "strongroom init --config FILE")
+	} else if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}
 	if err := r.store.Claim(ctx); err != nil {
@@ -221,12 +224,12 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.loaded, nil
 }
 
-// newLogger returns the operators' log.
+var logLevels = []string{"debug", "info", "warn", "error"}
+
+// newLogger returns the operators' log, at one of logLevels.
 func newLogger(w io.Writer, level string) *slog.Logger {
 	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		l = slog.LevelInfo
-	}
+	l.UnmarshalText([]byte(level))
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l}))
 }
 

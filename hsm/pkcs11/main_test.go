@@ -99,7 +99,11 @@ func newToken(t testing.TB, dir string) pkcs11.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := pkcs11.Init(t.Context(), c); err != nil {
+	token, err := pkcs11.Init(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := token.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return c

@@ -56,14 +56,8 @@ var _ hsm.Device = (*Token)(nil)
 // refuses it, the error is [ErrPIN], and Open must not be called again before somebody has looked.
 func Open(ctx context.Context, c Config) (*Token, error) { return open(ctx, c, false) }
 
-// Init prepares a token for [Open]: it makes the canary key there, if it is not there yet. It may be repeated.
-func Init(ctx context.Context, c Config) error {
-	t, err := open(ctx, c, true)
-	if err != nil {
-		return err
-	}
-	return t.Close()
-}
+// Init is [Open] for a token that was never used: it makes the canary key there, if it is not there yet. It may be repeated.
+func Init(ctx context.Context, c Config) (*Token, error) { return open(ctx, c, true) }
 
 // process is what this process has open, or is opening.
 var process struct {
