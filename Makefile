@@ -1,0 +1,45 @@
+# Each target does its own set-up. `make demo` and `make test` are all that a newcomer needs.
+
+GO   ?= go
+FUZZ ?= 60s
+
+.PHONY: demo test build deps lint bench fuzz soak clients clean
+
+demo: deps
+	$(GO) run ./cmd/strongroom demo
+
+test: deps build lint
+	$(GO) test -race -timeout 40m ./...
+
+build: deps
+	$(GO) build -o strongroom ./cmd/strongroom
+
+# Everything that is installed from outside; nothing is where all is there.
+deps:
+	@sh test/deps.sh
+
+lint:
+	$(GO) vet ./...
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	$(GO) tool staticcheck ./...
+
+# Requests per second and latencies, next to a server that answers nothing.
+bench: deps
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./keyspec ./hsm/... ./store ./kms ./awsapi
+	$(GO) run ./test/bench
+
+# A minute, or FUZZ, for each fuzz target.
+fuzz: deps
+	sh test/fuzz.sh $(FUZZ)
+
+# The long checks: a million requests with a flat memory, and kill -9 for as long as SOAK says.
+soak: deps
+	STRONGROOM_SOAK=$${SOAK:-10m} $(GO) test -count=1 -timeout 3h -run 'Soak|Kill' -v ./test
+
+# Stock clients in other languages against `strongroom dev`.
+clients: build
+	sh test/deps.sh clients
+	sh test/clients/run.sh
+
+clean:
+	rm -rf strongroom test/clients/node_modules

@@ -1,0 +1,51 @@
+#!/bin/sh
+# Installs what the demonstration and the tests need besides Go, gcc and make. Does nothing when all is there; on a system without apt it
+# says what to install and fails.
+set -eu
+
+softhsm_module() {
+	for f in "${SOFTHSM2_MODULE:-}" /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so /usr/lib64/pkcs11/libsofthsm2.so \
+		/usr/lib64/softhsm/libsofthsm2.so /usr/local/lib/softhsm/libsofthsm2.so /opt/homebrew/lib/softhsm/libsofthsm2.so; do
+		[ -n "$f" ] && [ -e "$f" ] && return 0
+	done
+	return 1
+}
+
+missing=
+softhsm_module || missing="$missing softhsm2"
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+command -v gcc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+if [ "${1:-}" = clients ]; then
+	python3=/usr/bin/python3
+	[ -x /usr/bin/aws ] || missing="$missing awscli"
+	"$python3" -c 'import boto3' >/dev/null 2>&1 || missing="$missing python3-boto3"
+	command -v npm >/dev/null 2>&1 || missing="$missing nodejs npm"
+fi
+
+if ! command -v go >/dev/null 2>&1; then
+	echo "deps: Go is missing: install 1.26 or newer from https://go.dev/dl/" >&2
+	exit 1
+fi
+[ -z "$missing" ] && exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+	echo "deps: missing, by their Debian names:$missing" >&2
+	echo "deps: on Fedora:  dnf install softhsm openssl gcc" >&2
+	echo "deps: on macOS:   brew install softhsm openssl" >&2
+	echo "deps: if SoftHSM is somewhere else, set SOFTHSM2_MODULE to the path of libsofthsm2.so" >&2
+	exit 1
+fi
+sudo=
+if [ "$(id -u)" != 0 ]; then
+	if ! command -v sudo >/dev/null 2>&1; then
+		echo "deps: missing:$missing; neither root nor sudo to install them. As root:  apt-get install$missing" >&2
+		exit 1
+	fi
+	sudo=sudo
+fi
+echo "deps: installing$missing" >&2
+export DEBIAN_FRONTEND=noninteractive
+# $missing is a list of words.
+# shellcheck disable=SC2086
+$sudo apt-get install -y -qq --no-install-recommends $missing >&2 ||
+	{ $sudo apt-get update -qq >&2 && $sudo apt-get install -y -qq --no-install-recommends $missing >&2; }
