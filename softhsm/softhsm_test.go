@@ -75,7 +75,7 @@ func TestStarts(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if got := strings.Join(names, " "); got != "pin softhsm2.conf tokens" {
+	if got := strings.Join(names, " "); got != "pin softhsm2.conf token.object tokens" {
 		t.Errorf("the directory holds %s", got)
 	}
 }
@@ -296,5 +296,21 @@ func TestModule(t *testing.T) {
 	t.Setenv("SOFTHSM2_MODULE", "/nowhere/lib.so")
 	if _, err := softhsm.Module(); err == nil || !strings.Contains(err.Error(), "SOFTHSM2_MODULE") {
 		t.Errorf("got the error %v", err)
+	}
+}
+
+// SoftHSM cuts the token's own object off before it writes it anew at a login. A process that is killed in between must not cost the keys.
+func TestTokenObjectCutOff(t *testing.T) {
+	dir := t.TempDir()
+	ref, sealed := use(t, dir, nil, nil)
+	files, err := filepath.Glob(filepath.Join(dir, "tokens", "*", "token.object"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%d token objects, %v", len(files), err)
+	}
+	for _, size := range []int64{0, 100} {
+		if err := os.Truncate(files[0], size); err != nil {
+			t.Fatal(err)
+		}
+		use(t, dir, ref, sealed)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"strongroom/hsm"
+
+	p11 "github.com/miekg/pkcs11"
 )
 
 // The canary is a key that serves nothing but to show that the token works. It is not among Objects, and cannot be sealed with.
@@ -33,10 +35,12 @@ func (t *Token) openCanary(ctx context.Context, create bool) error {
 				return err
 			}
 		}
-		if err := t.verify(s, found[0]); err != nil {
-			return err
+		r, err := t.tryCanary(s, found[0])
+		if err != nil && create {
+			if found, err = t.remakeCanary(s, found[0], err); err == nil {
+				r, err = t.tryCanary(s, found[0])
+			}
 		}
-		r, err := t.makeRef(s, found[0], canaryID)
 		if err != nil {
 			return err
 		}
@@ -47,6 +51,31 @@ func (t *Token) openCanary(ctx context.Context, create bool) error {
 		}
 		return nil
 	})
+}
+
+// tryCanary sees that an object can be the canary.
+func (t *Token) tryCanary(s *session, o p11.ObjectHandle) (ref, error) {
+	if err := t.verify(s, o); err != nil {
+		return ref{}, err
+	}
+	return t.makeRef(s, o, canaryID)
+}
+
+// remakeCanary makes a canary in the place of one that does not work, for the reason given. SoftHSM makes a key in two steps, and a process that is killed
+// between them leaves an object with everything but its value. On a token that holds no other key nothing can be lost with it; on any other
+// it stays.
+func (t *Token) remakeCanary(s *session, o p11.ObjectHandle, reason error) ([]p11.ObjectHandle, error) {
+	found, err := t.module.find(s.handle, anyKey())
+	if err != nil {
+		return nil, err
+	}
+	if len(found) != 1 || found[0] != o {
+		return nil, reason
+	}
+	if err := t.module.destroy(s.handle, o); err != nil {
+		return nil, fmt.Errorf("%w; destroying it: %v", reason, err)
+	}
+	return t.make(s, canaryID, canaryLabel)
 }
 
 // probe decrypts with the canary on s, and returns nil if that works: then the device does, and so does the session.

@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -42,6 +43,7 @@ type fake struct {
 type fakeObject struct {
 	attributes map[uint][]byte
 	aead       cipher.AEAD
+	session    p11.SessionHandle // that the object ends with, or 0
 }
 
 type fakeSession struct{ active bool }
@@ -117,7 +119,9 @@ func always(function string, code uint) func(string, p11.SessionHandle) uint {
 func (f *fake) loseSessions() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	clear(f.sessions)
+	for s := range f.sessions {
+		f.end(s)
+	}
 }
 
 // renumber gives every object another handle: its own plus n.
@@ -182,9 +186,15 @@ func (f *fake) closeSession(s p11.SessionHandle) error {
 	defer f.mu.Unlock()
 	err := f.begin("C_CloseSession", s)
 	if err == nil {
-		delete(f.sessions, s)
+		f.end(s)
 	}
 	return err
+}
+
+// end ends a session, and what belongs to it. The caller has the lock.
+func (f *fake) end(s p11.SessionHandle) {
+	delete(f.sessions, s)
+	maps.DeleteFunc(f.objects, func(_ p11.ObjectHandle, o *fakeObject) bool { return o.session != 0 && o.session == s })
 }
 
 func (f *fake) sessionState(s p11.SessionHandle) (uint, error) {
@@ -276,6 +286,22 @@ func (f *fake) plant(id hsm.ID, change func(attributes map[uint][]byte)) {
 	f.add(&fakeObject{attributes: a})
 }
 
+func (f *fake) duplicate(s p11.SessionHandle, h p11.ObjectHandle) (p11.ObjectHandle, error) {
+	defer f.mu.Unlock()
+	if err := f.begin("C_CopyObject", s); err != nil {
+		return 0, err
+	}
+	o, ok := f.objects[h]
+	if !ok {
+		return 0, fault("C_CopyObject", p11.Error(p11.CKR_OBJECT_HANDLE_INVALID))
+	}
+	c := &fakeObject{attributes: maps.Clone(o.attributes), aead: o.aead, session: s}
+	c.attributes[p11.CKA_TOKEN] = []byte{0}
+	f.last++
+	f.objects[p11.ObjectHandle(f.last)] = c
+	return p11.ObjectHandle(f.last), nil
+}
+
 func (f *fake) destroy(s p11.SessionHandle, h p11.ObjectHandle) error {
 	defer f.mu.Unlock()
 	if err := f.begin("C_DestroyObject", s); err != nil {
@@ -348,11 +374,15 @@ func (f *fake) sessionCount() int {
 
 // The fake is worth testing with.
 func TestFake(t *testing.T) {
-	hsmtest.Test(t, func(t *testing.T) hsm.Device {
-		token := newFake().open(t, Config{})
-		t.Cleanup(func() { token.Close() })
-		return token
-	})
+	for _, copies := range []bool{false, true} {
+		t.Run(fmt.Sprint("copies ", copies), func(t *testing.T) {
+			hsmtest.Test(t, func(t *testing.T) hsm.Device {
+				token := newFake().open(t, Config{SessionCopies: copies})
+				t.Cleanup(func() { token.Close() })
+				return token
+			})
+		})
+	}
 }
 
 func anID() (id hsm.ID) {

@@ -10,7 +10,7 @@ import (
 	p11 "github.com/miekg/pkcs11"
 )
 
-// A key is an object of the token, and what is known about it. It is never changed, only replaced.
+// A key is an object of the token, or this process's copy of it, and what is known about it. It is never changed, only replaced.
 type key struct {
 	handle p11.ObjectHandle
 

@@ -68,7 +68,7 @@ func (t *Token) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref,
 		if err := t.disk.sync(); err != nil {
 			return err
 		}
-		t.remember(s, r, found[0])
+		t.settle(ctx, s, r, found[0])
 		return nil
 	})
 	if err != nil {
@@ -79,7 +79,7 @@ func (t *Token) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref,
 
 // make makes a key and returns what is then called id: exactly one object.
 func (t *Token) make(s *session, id hsm.ID, label string) ([]p11.ObjectHandle, error) {
-	extra := niceties()
+	extra := niceties(t.keeper != nil)
 	err := t.module.generate(append(keyTemplate(id, label), extra...))
 	for refusesTemplate(err) && len(extra) > 0 {
 		extra = extra[1:]
@@ -179,6 +179,22 @@ func (t *Token) remember(s *session, r ref, o p11.ObjectHandle) *key {
 	return k
 }
 
+// settle remembers o, which was proved to be the key of r, or else a copy of it that was proved too.
+func (t *Token) settle(ctx context.Context, s *session, r ref, o p11.ObjectHandle) *key {
+	if t.keeper != nil {
+		var c p11.ObjectHandle
+		err := t.keeper.with(ctx, func(keeper *session) (err error) {
+			c, err = t.module.duplicate(keeper.handle, o)
+			keeper.sound = !gone(err) // a key that cannot be copied is no reason to lose the copies of others
+			return err
+		})
+		if err == nil && t.prove(s, c, r) == nil {
+			return t.remember(s, r, c)
+		}
+	}
+	return t.remember(s, r, o)
+}
+
 // proved returns the key of r if its handle was proved in this epoch, and otherwise nil.
 func (t *Token) proved(r *ref) *key {
 	if k := t.keys.get(r.id); k != nil && k.proved && k.epoch == t.epoch.Load() && k.check == r.check {
@@ -200,7 +216,7 @@ func (t *Token) findKey(ctx context.Context, r ref) (k *key, err error) {
 		if k = t.proved(&r); k != nil { // somebody else has, while we waited
 			return nil
 		}
-		k, err = t.resolve(s, r)
+		k, err = t.resolve(ctx, s, r)
 		return err
 	})
 	return k, err
@@ -208,7 +224,7 @@ func (t *Token) findKey(ctx context.Context, r ref) (k *key, err error) {
 
 // resolve finds the object of r and proves that it is the right one: first the handle that is remembered, and if that is not
 // it, the one that the token finds now.
-func (t *Token) resolve(s *session, r ref) (*key, error) {
+func (t *Token) resolve(ctx context.Context, s *session, r ref) (*key, error) {
 	if k := t.keys.get(r.id); k != nil {
 		err := t.prove(s, k.handle, r)
 		if err == nil {
@@ -240,7 +256,7 @@ func (t *Token) resolve(s *session, r ref) (*key, error) {
 	}
 	err = t.prove(s, found[0], r)
 	if err == nil {
-		return t.remember(s, r, found[0]), nil
+		return t.settle(ctx, s, r, found[0]), nil
 	}
 	if !another(err) {
 		return nil, err
@@ -302,6 +318,13 @@ func (t *Token) Destroy(ctx context.Context, id hsm.ID) error {
 		}
 		if k := t.keys.get(id); k != nil {
 			t.keys.forget(id, k)
+		}
+		if t.keeper != nil { // copies would outlive the key
+			copies, err := t.module.find(s.handle, copiesOf(id))
+			if err != nil {
+				return err
+			}
+			found = append(copies, found...)
 		}
 		for _, o := range found {
 			if err := t.module.destroy(s.handle, o); err != nil && !stale(err) {

@@ -286,6 +286,11 @@ func (l *library) generate(template []*p11.Attribute) error {
 	return fault("C_GenerateKey", err)
 }
 
+func (l *library) duplicate(s p11.SessionHandle, o p11.ObjectHandle) (p11.ObjectHandle, error) {
+	c, err := l.raw.CopyObject(s, o, []*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, false)})
+	return c, fault("C_CopyObject", err)
+}
+
 func (l *library) destroy(s p11.SessionHandle, o p11.ObjectHandle) error {
 	return fault("C_DestroyObject", l.raw.DestroyObject(s, o))
 }

@@ -124,7 +124,15 @@ func open(t testing.TB, c pkcs11.Config) *pkcs11.Token {
 }
 
 func TestDevice(t *testing.T) {
-	hsmtest.Test(t, func(t *testing.T) hsm.Device { return open(t, newToken(t, t.TempDir())) })
+	for _, copies := range []bool{false, true} {
+		t.Run(fmt.Sprint("copies ", copies), func(t *testing.T) {
+			hsmtest.Test(t, func(t *testing.T) hsm.Device {
+				c := newToken(t, t.TempDir())
+				c.SessionCopies = copies
+				return open(t, c)
+			})
+		})
+	}
 }
 
 func TestTwoProcesses(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 // A module is one token as reached through its library: what a [Token] asks of PKCS #11. [library] is the real one; tests have
 // one that misbehaves. Errors are [*Error], from [fault].
 //
-// Everything but find, attributes, generate and destroy may be called at any time, with different sessions. Those four are called by one
+// Everything but find, attributes, generate, duplicate and destroy may be called at any time, with different sessions. Those five are called by one
 // goroutine at a time: SoftHSM answers wrongly now and then when it has to do two of them at once.
 type module interface {
 	info() (Info, uint, error)   // the token's description and its flags (CKF_*)
@@ -26,6 +26,7 @@ type module interface {
 	find(s p11.SessionHandle, template []*p11.Attribute) ([]p11.ObjectHandle, error) // all of them
 	attributes(s p11.SessionHandle, o p11.ObjectHandle, types ...uint) ([]*p11.Attribute, error)
 	generate(template []*p11.Attribute) error
+	duplicate(s p11.SessionHandle, o p11.ObjectHandle) (p11.ObjectHandle, error) // to an object of the session
 	destroy(s p11.SessionHandle, o p11.ObjectHandle) error
 	random(ctx context.Context, p []byte) error
 

@@ -20,7 +20,9 @@ import (
 // What only a real token can show. What a real one cannot be made to do is in faults_test.go.
 
 func TestAttributes(t *testing.T) {
-	token := open(t, newToken(t, t.TempDir()))
+	c := newToken(t, t.TempDir())
+	c.SessionCopies = false
+	token := open(t, c)
 	id := anID()
 	if _, err := token.Generate(t.Context(), id, label); err != nil {
 		t.Fatal(err)
@@ -237,10 +239,13 @@ func TestKeysSurvive(t *testing.T) {
 	}
 }
 
-// SoftHSM finds nothing while its directory is away, and says so without an error. No key is believed to be gone.
+// SoftHSM finds nothing while its directory is away, and says so without an error. No key is believed to be gone. (Copies in the module's memory
+// still work then.)
 func TestTokenDirectoryAway(t *testing.T) {
 	dir := t.TempDir()
-	token := open(t, newToken(t, dir))
+	c := newToken(t, dir)
+	c.SessionCopies = false
+	token := open(t, c)
 	id := anID()
 	ref, err := token.Generate(t.Context(), id, label)
 	if err != nil {

@@ -43,11 +43,17 @@ const keyLen = 32
 // niceties are attributes that make a key better where a token knows them. Tokens that do not know them refuse the
 // whole template, so each is left away in turn, the rarest first: openCryptoki refuses CKA_ALLOWED_MECHANISMS with
 // CKR_ATTRIBUTE_TYPE_INVALID.
-func niceties() []*p11.Attribute {
-	return []*p11.Attribute{
+//
+// A key that is to be copied has to be modifiable for SoftHSM to make an object of the session of it, although nothing else is changed then.
+// What matters cannot be modified all the same: CKA_SENSITIVE does not become false, nor CKA_EXTRACTABLE true (PKCS #11 v2.40, section 4.9).
+func niceties(copied bool) []*p11.Attribute {
+	nice := []*p11.Attribute{
 		p11.NewAttribute(p11.CKA_ALLOWED_MECHANISMS, ulong(p11.CKM_AES_GCM)), // no other mode can be used with the key
-		p11.NewAttribute(p11.CKA_MODIFIABLE, false),                          // what is said above stays so
 	}
+	if !copied {
+		nice = append(nice, p11.NewAttribute(p11.CKA_MODIFIABLE, false)) // what is said above stays so
+	}
+	return nice
 }
 
 // refusesTemplate reports whether a token that answered C_GenerateKey with err may accept a shorter template.
@@ -132,6 +138,15 @@ func keyCalled(id hsm.ID) []*p11.Attribute {
 	return []*p11.Attribute{
 		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_SECRET_KEY),
 		p11.NewAttribute(p11.CKA_TOKEN, true),
+		p11.NewAttribute(p11.CKA_ID, id[:]),
+	}
+}
+
+// copiesOf finds the copies of a key that this process has made.
+func copiesOf(id hsm.ID) []*p11.Attribute {
+	return []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_SECRET_KEY),
+		p11.NewAttribute(p11.CKA_TOKEN, false),
 		p11.NewAttribute(p11.CKA_ID, id[:]),
 	}
 }

@@ -38,6 +38,9 @@ type Token struct {
 	// and destroying objects. Nobody waits for one while holding the other.
 	data, admin *pool
 
+	// keeper has the session that copies of keys belong to, which end with it; nil without [Config].SessionCopies. It is used under admin.
+	keeper *pool
+
 	keys   keyring
 	canary ref // of the canary key; constant after opening
 
@@ -127,7 +130,7 @@ func newToken(ctx context.Context, m module, c Config, create bool) (*Token, err
 	if err := hasMechanisms(m, info); err != nil {
 		return nil, err
 	}
-	n, err := sessions(m, c.Sessions)
+	n, err := sessions(m, c)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +143,9 @@ func newToken(ctx context.Context, m module, c Config, create bool) (*Token, err
 	}
 	t.admin = newPool(m, &t.epoch, t.closed, 1)
 	t.data = newPool(m, &t.epoch, t.closed, n)
+	if c.SessionCopies {
+		t.keeper = newPool(m, &t.epoch, t.closed, 1)
+	}
 	if err := t.login(ctx, c); err != nil {
 		return nil, err
 	}
@@ -197,17 +203,24 @@ func hasMechanisms(m module, i Info) error {
 	return nil
 }
 
-// sessions returns how many sessions for data there are to be, where want are wanted.
-func sessions(m module, want int) (int, error) {
+// sessions returns how many sessions for data there are to be: as many as c wants, or as the token has beside those for other things.
+func sessions(m module, c Config) (int, error) {
+	want, others := c.Sessions, 1
 	if want == 0 {
 		want = defaultSessions
+	}
+	if c.SessionCopies {
+		others++
 	}
 	limit, err := m.sessionLimit()
 	if err != nil {
 		return 0, err
 	}
 	if limit != 0 {
-		want = min(want, int(limit)-1)
+		want = min(want, int(limit)-others)
+	}
+	if want < 1 {
+		return 0, fmt.Errorf("%w: the token has too few sessions: strongroom needs %d at least", hsm.ErrUnavailable, crypto11Sessions+others+1)
 	}
 	return want, nil
 }
@@ -278,7 +291,7 @@ func (t *Token) close() error {
 	close(t.closed)
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	if !t.data.drain(ctx) || !t.admin.drain(ctx) {
+	if !t.data.drain(ctx) || !t.admin.drain(ctx) || t.keeper != nil && !t.keeper.drain(ctx) {
 		return fmt.Errorf("%w: closing the token: a call in the PKCS#11 module does not end", hsm.ErrUnavailable)
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), closeTimeout)
