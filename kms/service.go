@@ -89,7 +89,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		aliases:     newCache[aliasKey, *Alias](o.CachedKeys),
 		credentials: newCache[string, *Credential](10_000),
 		start:       time.Now(),
-		primes:      make(chan struct{}, runtime.GOMAXPROCS(0)),
+		primes:      make(chan struct{}, runtime.NumCPU()),
 	}, nil
 }
 

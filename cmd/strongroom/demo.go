@@ -98,6 +98,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, asJSON bool) (err er
 	began := time.Now()
 	log := newLogger(stderr, "error")
 	hardenProcess(log)
+	tuneRuntime()
 	narrate := stdout
 	if asJSON {
 		narrate = io.Discard

@@ -58,6 +58,7 @@ Example:  strongroom dev --dir ./rig &
 			}
 			log := newLogger(c.App.ErrWriter, c.String("log-level"))
 			hardenProcess(log)
+			tuneRuntime()
 			return runDev(c.Context, log, c.String("dir"), c.String("listen"), func(d *devRig) error {
 				if c.Bool("json") {
 					return json.NewEncoder(c.App.Writer).Encode(map[string]string{

@@ -30,6 +30,7 @@ Example:  strongroom serve --config /etc/strongroom/strongroom.toml`,
 			}
 			log := newLogger(c.App.ErrWriter, config.LogLevel)
 			hardenProcess(log)
+			tuneRuntime()
 			r, err := openRig(ctx, log, config.Store, tokenConfig(config.HSM), config.SM2 == nil || *config.SM2)
 			if err != nil {
 				return err
