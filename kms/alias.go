@@ -112,7 +112,7 @@ func (s *Service) UpdateAlias(ctx context.Context, who Caller, req *UpdateAliasR
 		if !errors.Is(err, ErrConflict) && !isNotStored(err) {
 			return &Empty{}, err
 		}
-		// Somebody else moved or deleted it meanwhile: begin again with what is there now.
+		s.forget() // somebody else moved or deleted it meanwhile: begin again with what is there now
 	}
 }
 
@@ -131,6 +131,7 @@ func (s *Service) DeleteAlias(ctx context.Context, who Caller, req *DeleteAliasR
 	}
 	err := s.update(ctx, func(tx Tx) error { return tx.DeleteAlias(who.Account, req.AliasName) })
 	if isNotStored(err) {
+		s.forget()
 		return nil, errorf(NotFound, "Alias %s is not found.", s.aliasARN(who.Account, req.AliasName))
 	}
 	return &Empty{}, err

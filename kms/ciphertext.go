@@ -152,7 +152,7 @@ func (s *Service) openCiphertext(ctx context.Context, who Caller, a access, h he
 		}
 		return nil
 	}
-	return s.openResolved(who, a, reference{key: key})
+	return s.openResolved(who, a, key)
 }
 
 // refuseUnknown refuses a ciphertext whose key id is unknown. If its material is one of the caller's account, the id was tampered with.
@@ -169,7 +169,8 @@ func (s *Service) refuseUnknown(ctx context.Context, who Caller, action string, 
 	if err != nil && !isNotStored(err) {
 		return err
 	}
-	if err == nil && owner.Account == who.Account {
+	// An owner of that very id is being destroyed: nothing is wrong with the ciphertext.
+	if err == nil && owner.Account == who.Account && owner.ID != h.key {
 		return errCiphertext
 	}
 	return s.denyCiphertext(who, action)

@@ -80,6 +80,7 @@ func (s *Service) CreateKey(ctx context.Context, who Caller, req *CreateKeyReque
 func (s *Service) createKey(ctx context.Context, key *Key) error {
 	m := key.current()
 	if err := s.update(ctx, func(tx Tx) error { return tx.InsertKey(key) }); err != nil {
+		s.undoCreation(ctx, key.ID) // it may have happened all the same
 		return fmt.Errorf("store key %s as Creating: %w", key.ID, err)
 	}
 	ref, err := s.device.Generate(ctx, m.ID, materialLabel(key.ID, 0))

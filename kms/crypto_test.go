@@ -153,6 +153,8 @@ func TestRefusedRequests(t *testing.T) {
 		{"alias where none is taken", enable("alias/none"), kms.NotFound, "Invalid keyId 'alias/none'"},
 		{"foreign key", encrypt(stranger, key.Arn), kms.AccessDenied, denied(stranger, "kms:Encrypt")},
 		{"foreign key that is not there", encrypt(stranger, arnBase+"key/"+unknown), kms.AccessDenied, denied(stranger, "kms:Encrypt")},
+		{"foreign key, with a grant token", second(r.Encrypt(ctx, stranger, &kms.EncryptRequest{KeyID: key.Arn, Plaintext: []byte("x"), GrantTokens: []string{"x"}})),
+			kms.AccessDenied, denied(stranger, "kms:Encrypt")},
 		{"foreign alias that is not there", encrypt(stranger, arnBase+"alias/none"), kms.AccessDenied, denied(stranger, "kms:Encrypt")},
 		{"foreign key by its bare id", encrypt(stranger, key.KeyID), kms.NotFound, "Key 'arn:aws:kms:local-1:444455556666:key/" + key.KeyID + "' does not exist"},
 		{"foreign ciphertext", second(r.Decrypt(ctx, stranger, &kms.DecryptRequest{CiphertextBlob: blob})), kms.AccessDenied,

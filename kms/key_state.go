@@ -112,6 +112,7 @@ func (s *Service) changeState(ctx context.Context, who Caller, a access, to KeyS
 		case !errors.Is(err, ErrConflict) && !isNotStored(err):
 			return nil, err
 		}
+		s.forget() // what the gate saw is out of date
 	}
 }
 
@@ -123,12 +124,26 @@ type UpdateKeyDescriptionRequest struct {
 
 // UpdateKeyDescription replaces a key's description.
 func (s *Service) UpdateKeyDescription(ctx context.Context, who Caller, req *UpdateKeyDescriptionRequest) (*Empty, error) {
-	key, err := s.open(ctx, who, access{
-		action: "kms:UpdateKeyDescription", keyID: req.KeyID, forms: manageForms, states: notPending,
-	})
-	if err != nil {
-		return nil, err
+	for {
+		key, err := s.open(ctx, who, access{
+			action: "kms:UpdateKeyDescription", keyID: req.KeyID, forms: manageForms, states: notPending,
+		})
+		if err != nil {
+			return nil, err
+		}
+		err = s.update(ctx, func(tx Tx) error {
+			now, err := tx.Key(key.ID)
+			if err == nil && now.State != key.State {
+				err = ErrConflict
+			}
+			if err != nil {
+				return err
+			}
+			return tx.SetDescription(key.ID, req.Description)
+		})
+		if !errors.Is(err, ErrConflict) && !isNotStored(err) {
+			return &Empty{}, err
+		}
+		s.forget() // what the gate saw is out of date
 	}
-	err = s.update(ctx, func(tx Tx) error { return tx.SetDescription(key.ID, req.Description) })
-	return &Empty{}, err
 }

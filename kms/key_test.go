@@ -223,6 +223,55 @@ func TestInterruptedCreationIsUndone(t *testing.T) {
 	}))
 }
 
+// A creation that is older than any process that could have been interrupted comes from a backup: the key may be in use.
+func TestOldCreationIsLeftAlone(t *testing.T) {
+	r := newRig(t, nil)
+	ctx := t.Context()
+	id, err := kms.ParseKeyID("4321abcd-12ab-44cd-96ef-1234567890ab")
+	must(t, err)
+	material := kms.NewMaterialID()
+	must(t, r.store.Update(ctx, func(tx kms.Tx) error {
+		return tx.InsertKey(&kms.Key{ID: id, Account: account, State: kms.StateCreating, Created: time.Now().AddDate(0, 0, -2), Policy: "{}",
+			Materials: []kms.Material{{ID: material, Created: time.Now()}}})
+	}))
+	_, err = token.Generate(ctx, material, "strongroom/"+id.String()+"/0")
+	must(t, err)
+	must(t, r.Recover(ctx))
+	if !inToken(t, id.String()) {
+		t.Error("the material was destroyed")
+	}
+}
+
+func TestAliasesGoBeforeTheirKey(t *testing.T) {
+	broken := true
+	r := newRig(t, hsmtest.Faulty(token, func(op string) error {
+		if broken && op == "Destroy" {
+			return hsm.ErrUnavailable
+		}
+		return nil
+	}))
+	ctx := t.Context()
+	key := r.newKey()
+	blob := r.encrypt(key.KeyID, "secret", nil)
+	alias := &kms.CreateAliasRequest{AliasName: "alias/app", TargetKeyID: key.KeyID}
+	must(t, second(r.CreateAlias(ctx, root, alias)))
+	must(t, second(r.ScheduleKeyDeletion(ctx, root, &kms.ScheduleKeyDeletionRequest{KeyID: key.KeyID})))
+	r.Sweep(ctx, time.Now().AddDate(0, 0, 31))
+	if !inToken(t, key.KeyID) {
+		t.Fatal("the material is gone though the device does not destroy")
+	}
+	alias.TargetKeyID = r.newKey().KeyID
+	must(t, second(r.CreateAlias(ctx, root, alias)))
+	if err := second(r.Decrypt(ctx, root, &kms.DecryptRequest{CiphertextBlob: blob})); !errors.Is(err, kms.AccessDenied) {
+		t.Errorf("Decrypt under a key that is being destroyed: %v", err)
+	}
+	broken = false
+	r.Sweep(ctx, time.Now())
+	if inToken(t, key.KeyID) {
+		t.Error("the material is still there")
+	}
+}
+
 func TestConcurrentStateChanges(t *testing.T) {
 	r := newRig(t, nil)
 	key := r.newKey()

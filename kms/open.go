@@ -45,21 +45,21 @@ const symmetricDefault = "SYMMETRIC_DEFAULT"
 // open is the gate: the only way from a request to a key. It finds the key, decides whether who may do what a says, checks the operation's own
 // conditions, the state of the key and the algorithm, in that order, and, for a dry run, stops there with DryRunSucceeded.
 func (s *Service) open(ctx context.Context, who Caller, a access) (*openKey, error) {
-	ref, err := s.resolve(ctx, who, a.action, a.keyID, a.forms)
+	key, err := s.resolve(ctx, who, a.action, a.keyID, a.forms)
 	if err != nil {
 		return nil, err
 	}
-	return s.openResolved(who, a, ref)
+	return s.openResolved(who, a, key)
 }
 
 // openResolved is the part of open that follows once the key is found.
-func (s *Service) openResolved(who Caller, a access, ref reference) (*openKey, error) {
-	if err := s.authorize(who, a, ref); err != nil {
+func (s *Service) openResolved(who Caller, a access, key *Key) (*openKey, error) {
+	if err := s.authorize(who, a, key); err != nil {
 		return nil, err
 	}
-	k := &openKey{Key: ref.key, ARN: s.keyARN(ref.key.Account, ref.key.ID), device: s.device}
+	k := &openKey{Key: key, ARN: s.keyARN(key.Account, key.ID), device: s.device}
 	if a.check != nil {
-		if err := a.check(ref.key); err != nil {
+		if err := a.check(key); err != nil {
 			return nil, err
 		}
 	}
@@ -79,13 +79,14 @@ var errDryRun = errorf(DryRunSucceeded, "The request would have succeeded, but t
 
 // authorize decides whether who may do a to the key. The only principals there are so far are account roots, which may do
 // everything to the keys of their own account and nothing to others.
-func (s *Service) authorize(who Caller, a access, ref reference) error {
-	// A grant token names a grant. There are none, so a token is nothing that this service made.
+func (s *Service) authorize(who Caller, a access, key *Key) error {
+	if key.Account != who.Account || who.Principal != RootARN(s.partition, who.Account) {
+		return s.denyForeign(who, a.action)
+	}
+	// A grant token names a grant. There are none, so a token is nothing that this service made. To say so earlier would tell a stranger that
+	// there is such a key.
 	if len(a.grantTokens) > 0 {
 		return errorf(InvalidGrantToken, "")
-	}
-	if ref.key.Account != who.Account || who.Principal != RootARN(s.partition, who.Account) {
-		return s.denyForeign(who, a.action)
 	}
 	return nil
 }

@@ -5,12 +5,6 @@ import (
 	"strings"
 )
 
-// A reference is what a KeyId in a request was found to mean.
-type reference struct {
-	key   *Key
-	alias string // the alias the request used, with its prefix; empty if it named the key itself
-}
-
 // keyForms says which forms of key identifier an operation takes (AWS KMS API Reference, per operation: KeyId).
 type keyForms struct {
 	alias     bool // alias names and alias ARNs too
@@ -26,79 +20,79 @@ var (
 
 // resolve finds the key that id means to who. The refusals and their words are those recorded from AWS KMS. A key of another account that
 // does not exist is told apart from one that may not be used by nobody: that is [Service.denyForeign] in both cases.
-func (s *Service) resolve(ctx context.Context, who Caller, action, id string, forms keyForms) (reference, error) {
+func (s *Service) resolve(ctx context.Context, who Caller, action, id string, forms keyForms) (*Key, error) {
 	if strings.HasPrefix(id, "arn:") {
 		return s.resolveARN(ctx, who, action, id, forms)
 	}
 	if strings.HasPrefix(id, aliasPrefix) {
 		if !forms.alias {
-			return reference{}, errorf(NotFound, "Invalid keyId '%s'", id)
+			return nil, errorf(NotFound, "Invalid keyId '%s'", id)
 		}
 		return s.resolveAlias(ctx, who, action, who.Account, id)
 	}
 	keyID, err := ParseKeyID(id)
 	if err != nil {
-		return reference{}, errorf(NotFound, "Invalid keyId '%s'", id)
+		return nil, errorf(NotFound, "Invalid keyId '%s'", id)
 	}
 	return s.resolveKey(ctx, who, action, who.Account, keyID)
 }
 
-func (s *Service) resolveARN(ctx context.Context, who Caller, action, id string, forms keyForms) (reference, error) {
+func (s *Service) resolveARN(ctx context.Context, who Caller, action, id string, forms keyForms) (*Key, error) {
 	a, ok := parseARN(id)
 	if !ok || a.partition != s.partition {
 		if forms.modelsARN {
-			return reference{}, errorf(InvalidArn, "Invalid arn")
+			return nil, errorf(InvalidArn, "Invalid arn")
 		}
-		return reference{}, errorf(NotFound, "Invalid arn")
+		return nil, errorf(NotFound, "Invalid arn")
 	}
 	if a.region != s.region {
-		return reference{}, errorf(NotFound, "Invalid arn %s", a.region)
+		return nil, errorf(NotFound, "Invalid arn %s", a.region)
 	}
 	if rest, ok := strings.CutPrefix(a.resource, "key/"); ok {
 		keyID, err := ParseKeyID(rest)
 		if err != nil {
-			return reference{}, errorf(NotFound, "Invalid keyId %s", rest)
+			return nil, errorf(NotFound, "Invalid keyId %s", rest)
 		}
 		return s.resolveKey(ctx, who, action, a.account, keyID)
 	}
 	if strings.HasPrefix(a.resource, aliasPrefix) {
 		if !forms.alias {
-			return reference{}, errorf(NotFound, "Invalid keyId '%s'", a.resource)
+			return nil, errorf(NotFound, "Invalid keyId '%s'", a.resource)
 		}
 		return s.resolveAlias(ctx, who, action, a.account, a.resource)
 	}
 	if forms.modelsARN {
-		return reference{}, errorf(InvalidArn, "Invalid arn")
+		return nil, errorf(InvalidArn, "Invalid arn")
 	}
-	return reference{}, errorf(NotFound, "Invalid arn")
+	return nil, errorf(NotFound, "Invalid arn")
 }
 
-func (s *Service) resolveKey(ctx context.Context, who Caller, action, account string, id KeyID) (reference, error) {
+func (s *Service) resolveKey(ctx context.Context, who Caller, action, account string, id KeyID) (*Key, error) {
 	key, err := s.key(ctx, id)
 	if err != nil && !isNotStored(err) {
-		return reference{}, err
+		return nil, err
 	}
 	if err != nil || key.Account != account {
 		if account != who.Account {
-			return reference{}, s.denyForeign(who, action)
+			return nil, s.denyForeign(who, action)
 		}
-		return reference{}, errorf(NotFound, "Key '%s' does not exist", s.keyARN(account, id))
+		return nil, errorf(NotFound, "Key '%s' does not exist", s.keyARN(account, id))
 	}
-	return reference{key: key}, nil
+	return key, nil
 }
 
-func (s *Service) resolveAlias(ctx context.Context, who Caller, action, account, name string) (reference, error) {
+func (s *Service) resolveAlias(ctx context.Context, who Caller, action, account, name string) (*Key, error) {
 	key, err := s.keyOfAlias(ctx, account, name)
 	if isNotStored(err) {
 		if account != who.Account {
-			return reference{}, s.denyForeign(who, action)
+			return nil, s.denyForeign(who, action)
 		}
-		return reference{}, errorf(NotFound, "Alias %s is not found.", s.aliasARN(account, name))
+		return nil, errorf(NotFound, "Alias %s is not found.", s.aliasARN(account, name))
 	}
 	if err != nil {
-		return reference{}, err
+		return nil, err
 	}
-	return reference{key: key, alias: name}, nil
+	return key, nil
 }
 
 // keyOfAlias returns the key that an alias points at now.

@@ -17,8 +17,8 @@ const sweepEvery = time.Minute
 func (s *Service) Run(ctx context.Context) error {
 	listen := time.NewTicker(listenEvery)
 	defer listen.Stop()
-	generation, err := s.listen(ctx, -1)
-	deaf := err != nil
+	generation, _ := s.listen(ctx, -1) // whether it answers is seen again soon
+	deaf := false                      // what the log was last told
 
 	swept := make(chan struct{})
 	go func() { // ends with ctx
@@ -42,6 +42,7 @@ func (s *Service) Run(ctx context.Context) error {
 			return nil
 		case <-listen.C:
 		}
+		var err error
 		generation, err = s.listen(ctx, generation)
 		if deaf != (err != nil) && ctx.Err() == nil {
 			deaf = err != nil
@@ -54,35 +55,52 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
+// undoWithin is how old a creation may be to be undone. An older row that still says Creating was not left by a process that ended, but by a
+// backup that was taken in the middle of a creation and restored later: its key may have been used since. It is left for a person to judge.
+const undoWithin = 24 * time.Hour
+
 // Recover undoes the creations that a process left behind when it ended. It must be called while no other process serves the store, and
 // before this one does.
 func (s *Service) Recover(ctx context.Context) error {
-	for {
-		var ids []KeyID
-		err := s.store.Update(ctx, func(tx Tx) (err error) {
-			ids, err = tx.KeysInState(StateCreating, time.Time{}, sweepBatch)
-			for _, id := range ids {
-				if err == nil {
-					err = tx.SetState(id, StateCreating, StateDestroying, time.Time{})
-				}
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("find unfinished creations: %w", err)
-		}
+	var undone, left []KeyID
+	err := s.update(ctx, func(tx Tx) error {
+		undone, left = nil, nil
+		ids, err := tx.KeysInState(StateCreating, time.Time{}, recoverBatch)
 		for _, id := range ids {
-			s.log.Warn("undoing the creation of a key that was interrupted", "key", id)
+			if err != nil {
+				break
+			}
+			var key *Key
+			if key, err = tx.Key(id); err != nil {
+				break
+			}
+			if time.Since(key.Created) > undoWithin {
+				left = append(left, id)
+				continue
+			}
+			undone = append(undone, id)
+			err = tx.SetState(id, StateCreating, StateDestroying, time.Time{})
 		}
-		if len(ids) < sweepBatch {
-			break
-		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("find unfinished creations: %w", err)
+	}
+	for _, id := range undone {
+		s.log.Warn("undoing the creation of a key that was interrupted", "key", id)
+	}
+	for _, id := range left {
+		s.log.Error("a key has been in state Creating for more than a day; it is left alone, because a restored backup can look like this. "+
+			"If the token holds no object with its id, nothing is lost", "key", id)
 	}
 	s.sweep(ctx, time.Now())
 	return nil
 }
 
-const sweepBatch = 100
+const (
+	sweepBatch   = 100
+	recoverBatch = 10_000 // more than can be in the making at once
+)
 
 // sweep destroys what is due at now, and what was being destroyed when something failed. What fails is logged and left for the next sweep.
 func (s *Service) sweep(ctx context.Context, now time.Time) {
@@ -125,6 +143,16 @@ func (s *Service) beginDestruction(ctx context.Context, id KeyID, now time.Time)
 		}
 		if key.State != StatePendingDeletion || key.DeletionDate.After(now) {
 			return ErrConflict
+		}
+		// Nobody can move or delete an alias of a key that is not there any more, so they go first.
+		aliases, err := tx.Aliases(key.Account, id, "", maxAliases)
+		if err != nil {
+			return err
+		}
+		for _, a := range aliases {
+			if err := tx.DeleteAlias(a.Account, a.Name); err != nil {
+				return err
+			}
 		}
 		return tx.SetState(id, StatePendingDeletion, StateDestroying, key.DeletionDate)
 	})

@@ -9,7 +9,8 @@
 // constraints, which the wire has checked before a method is called. References in comments of the form [API] are to the
 // AWS KMS API Reference, version 2014-11-01.
 //
-// Keys never leave the [hsm.Device]. Only an openKey, which only the gate [Service.open] hands out, and the making and unmaking of keys reach it.
+// Keys never leave the [hsm.Device]. Only an openKey, which only the gate [Service.open] hands out, uses a KMS key there; besides it, keys are made and
+// unmade, random bytes are drawn, and the secrets of access keys are opened.
 //
 // The package knows nothing of files, sockets, SQL or PKCS#11.
 package kms
@@ -35,8 +36,8 @@ type Options struct {
 	// SM2Off makes SM2 answer as it does in AWS Regions outside China.
 	SM2Off bool
 
-	// CachedKeys is how many keys are remembered between requests, at up to about 40 kB each if their policies are of the
-	// largest size, and 1 kB as usual. Zero means 10,000.
+	// CachedKeys is how many keys are remembered between requests, at about 1 kB each as usual, and 100 kB if policy, description and tags
+	// are as long as they may be. Zero means 10,000.
 	CachedKeys int
 }
 
@@ -143,10 +144,14 @@ func (s *Service) forget() {
 	s.credentials.forget()
 }
 
-// update makes a change in the store. When it returns, no request answers from what was remembered before the change,
-// also if the change failed, since a failure may hide a change that was made.
+// update makes a change in the store. When it returns, no request answers from what was remembered before the change, also if the change failed,
+// since a failure may hide a change that was made. What the store or f refused was not made; whoever tries again then forgets first.
 func (s *Service) update(ctx context.Context, f func(Tx) error) error {
 	err := s.store.Update(ctx, f)
+	var refused *Error
+	if errors.Is(err, ErrConflict) || isNotStored(err) || errors.As(err, &refused) {
+		return err
+	}
 	s.forget()
 	return err
 }
