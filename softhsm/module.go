@@ -14,9 +14,8 @@ var places = []string{
 	"/usr/lib64/softhsm/libsofthsm2.so",         // Fedora up to 40, openSUSE
 	"/usr/lib64/pkcs11/libsofthsm2.so",          // Fedora, RHEL
 	"/usr/lib/pkcs11/libsofthsm2.so",
-	"/usr/local/lib/softhsm/libsofthsm2.so",    // from source; Homebrew on Intel
-	"/opt/homebrew/lib/softhsm/libsofthsm2.so", // Homebrew
-	"/opt/local/lib/softhsm/libsofthsm2.so",    // MacPorts
+	"/usr/local/lib/softhsm/libsofthsm2.so", // from source
+	"/opt/local/lib/softhsm/libsofthsm2.so", // MacPorts
 }
 
 // Module returns the path of SoftHSM's PKCS #11 library: $SOFTHSM2_MODULE if it is set, or else the first of the usual places
@@ -34,5 +33,5 @@ func Module() (string, error) {
 		}
 	}
 	return "", errors.New("libsofthsm2.so was not found. Install SoftHSM2 (Debian and Ubuntu: apt-get install softhsm2; " +
-		"Fedora: dnf install softhsm; macOS: brew install softhsm), or name the file in SOFTHSM2_MODULE")
+		"Fedora: dnf install softhsm), or name the file in SOFTHSM2_MODULE")
 }

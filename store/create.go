@@ -78,7 +78,7 @@ func absent(path string) error {
 	}
 	for _, suffix := range sideFiles {
 		if _, err := os.Lstat(path + suffix); err == nil {
-			return fmt.Errorf("store: %s%s is left of another store; move it away: %w", path, suffix, fs.ErrExist)
+			return fmt.Errorf("store: %s%s is left of another store; move it away", path, suffix)
 		}
 	}
 	return nil
