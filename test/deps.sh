@@ -5,7 +5,7 @@ set -eu
 
 softhsm_module() {
 	for f in "${SOFTHSM2_MODULE:-}" /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so /usr/lib64/pkcs11/libsofthsm2.so \
-		/usr/lib64/softhsm/libsofthsm2.so /usr/local/lib/softhsm/libsofthsm2.so /opt/homebrew/lib/softhsm/libsofthsm2.so; do
+		/usr/lib64/softhsm/libsofthsm2.so /usr/local/lib/softhsm/libsofthsm2.so; do
 		[ -n "$f" ] && [ -e "$f" ] && return 0
 	done
 	return 1
@@ -14,7 +14,7 @@ softhsm_module() {
 missing=
 softhsm_module || missing="$missing softhsm2"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
-command -v gcc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 if [ "${1:-}" = clients ]; then
 	python3=/usr/bin/python3
 	[ -x /usr/bin/aws ] || missing="$missing awscli"
@@ -31,7 +31,6 @@ fi
 if ! command -v apt-get >/dev/null 2>&1; then
 	echo "deps: missing, by their Debian names:$missing" >&2
 	echo "deps: on Fedora:  dnf install softhsm openssl gcc" >&2
-	echo "deps: on macOS:   brew install softhsm openssl" >&2
 	echo "deps: if SoftHSM is somewhere else, set SOFTHSM2_MODULE to the path of libsofthsm2.so" >&2
 	exit 1
 fi

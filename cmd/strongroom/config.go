@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -61,8 +60,12 @@ type HSMConfig struct {
 	// environment variable STRONGROOM_PIN, or asked for on the terminal.
 	PINFile string `toml:"pin_file"`
 
-	// Sessions bounds how many sessions are open at once for encryption. A few more are used for other things. Default: 16.
+	// Sessions bounds how many sessions are open at once for encryption. Eight more are used for other things. Default: 16.
 	Sessions int `toml:"sessions"`
+
+	// SessionCopies has keys used through copies in the module's memory. It makes SoftHSM twice as fast and is no use with
+	// hardware. Default: false.
+	SessionCopies bool `toml:"session_copies"`
 
 	// SyncDir is the directory of a token that is kept in files without being synced by its library (SoftHSM): it is flushed to disk
 	// after each creation of a key. Real HSMs do not need it.
@@ -191,21 +194,4 @@ func listensLocally(listen string) (bool, error) {
 	// A name that is not an address may mean another one tomorrow; localhost is promised to stay (RFC 6761, section 6.3).
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback(), nil
-}
-
-// readSecretFile reads a file that holds nothing but a secret, and refuses one that others can read.
-func readSecretFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, hint(&fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("mode %04o lets others read the secret", info.Mode().Perm())},
-			"chmod 600 "+path)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return []byte(strings.TrimRight(string(b), "\r\n")), nil
 }

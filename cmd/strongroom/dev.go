@@ -113,7 +113,7 @@ func runDev(ctx context.Context, log *slog.Logger, dir, address string, ready fu
 		return err
 	}
 	defer r.close()
-	l, err := listen(ctx, address, TLSConfig{})
+	l, err := listen(ctx, log, address, TLSConfig{})
 	if err != nil {
 		return err
 	}
@@ -142,9 +142,16 @@ func (d *devRig) open(ctx context.Context, log *slog.Logger) (*rig, error) {
 	if err != nil {
 		return nil, err
 	}
-	url := "sqlite:" + filepath.Join(d.dir, "strongroom.db")
-	r, err := openRig(ctx, log, url, token, true)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, kms.ErrNotStored) {
+	file := filepath.Join(d.dir, "strongroom.db")
+	url := "sqlite:" + file
+	var r *rig
+	_, err = os.Stat(file)
+	first := errors.Is(err, fs.ErrNotExist)
+	if !first {
+		r, err = openRig(ctx, log, url, token, true)
+		first = errors.Is(err, kms.ErrNotStored) // the first start was interrupted
+	}
+	if first {
 		// The access key is on disk before the store knows it, so that there is none that nobody knows.
 		key := kms.NewAccessKey()
 		if err := d.writeCredentials(key); err != nil {
@@ -221,7 +228,14 @@ func writeFileAtomically(path string, b []byte) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // lockFile takes a file for this process until it is closed or the process ends.

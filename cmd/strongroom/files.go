@@ -125,7 +125,7 @@ func readInput(c *cli.Context, limit int) ([]byte, error) {
 		if isTerminal(c.App.Reader) {
 			note(c, "reading from the terminal; Ctrl-D on an empty line ends it")
 		}
-		b, err := interruptibly(c, func() ([]byte, error) { return io.ReadAll(io.LimitReader(c.App.Reader, int64(limit)+1)) })
+		b, err := interruptibly(c.Context, func() ([]byte, error) { return io.ReadAll(io.LimitReader(c.App.Reader, int64(limit)+1)) })
 		if err != nil {
 			return nil, fmt.Errorf("read stdin: %w", err)
 		}

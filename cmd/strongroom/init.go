@@ -51,9 +51,10 @@ Example:  strongroom init --config /etc/strongroom/strongroom.toml`,
 			if err != nil {
 				return err
 			}
+			hardenProcess(newLogger(c.App.ErrWriter, config.LogLevel))
 			key := kms.NewAccessKey()
 			err = initialize(c.Context, deployment{
-				store: config.Store, token: tokenConfig(config.HSM),
+				store: config.Store, token: tokenConfig(c.Context, config.HSM),
 				partition: config.Partition, region: config.Region, account: c.String("account"), key: key,
 			})
 			if errors.Is(err, kms.ErrConflict) {
@@ -129,47 +130,49 @@ func initialize(ctx context.Context, d deployment) error {
 }
 
 // tokenConfig says how the configured token is opened. The PIN is read only when the token was found.
-func tokenConfig(h HSMConfig) pkcs11.Config {
+func tokenConfig(ctx context.Context, h HSMConfig) pkcs11.Config {
 	return pkcs11.Config{
-		Module:   h.Module,
-		Label:    h.TokenLabel,
-		Serial:   h.TokenSerial,
-		PIN:      func() ([]byte, error) { return readPIN(h) },
-		Sessions: h.Sessions,
-		SyncDir:  h.SyncDir,
+		Module:        h.Module,
+		Label:         h.TokenLabel,
+		Serial:        h.TokenSerial,
+		PIN:           func() ([]byte, error) { return readPIN(ctx, h) },
+		Sessions:      h.Sessions,
+		SessionCopies: h.SessionCopies,
+		SyncDir:       h.SyncDir,
 	}
 }
 
 const pinVariable = "STRONGROOM_PIN"
 
 // readPIN returns the user PIN: from the configured file, from the environment, or from a person at the terminal. It is never an argument, which
-// everybody on the machine could read.
-func readPIN(h HSMConfig) ([]byte, error) {
+// everybody on the machine could read. The caller wipes it.
+func readPIN(ctx context.Context, h HSMConfig) ([]byte, error) {
 	if h.PINFile != "" {
-		pin, err := readSecretFile(h.PINFile)
+		info, err := os.Stat(h.PINFile)
 		if err != nil {
 			return nil, fmt.Errorf("hsm.pin_file: %w", err)
 		}
-		return checkPIN(pin)
+		if info.Mode().Perm()&0o077 != 0 {
+			return nil, hint(fmt.Errorf("hsm.pin_file: %s: mode %04o lets others read the secret", h.PINFile, info.Mode().Perm()), "chmod 600 "+h.PINFile)
+		}
+		return pkcs11.PINFile(h.PINFile)()
 	}
 	if pin := os.Getenv(pinVariable); pin != "" {
 		os.Unsetenv(pinVariable) // so that no child process inherits it
-		return checkPIN([]byte(pin))
+		return []byte(pin), nil
 	}
 	fd := int(os.Stdin.Fd())
-	if !term.IsTerminal(fd) {
+	state, err := term.GetState(fd)
+	if err != nil { // not a terminal
 		return nil, hint(errors.New("no PIN: there is no hsm.pin_file, no "+pinVariable+" and no terminal to ask on"), "set hsm.pin_file in the configuration")
 	}
+	defer term.Restore(fd, state) // an interrupted prompt leaves the echo off
 	fmt.Fprintf(os.Stderr, "PIN of token %s%s: ", h.TokenLabel, h.TokenSerial)
-	pin, err := term.ReadPassword(fd)
+	pin, err := interruptibly(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 	fmt.Fprintln(os.Stderr)
 	if err != nil {
 		return nil, fmt.Errorf("read the PIN: %w", err)
 	}
-	return checkPIN(pin)
-}
-
-func checkPIN(pin []byte) ([]byte, error) {
 	if len(pin) == 0 {
 		return nil, errors.New("the PIN is empty; it was not tried")
 	}

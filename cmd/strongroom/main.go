@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"strongroom/hsm/pkcs11"
 )
 
 // Exit codes, the same for every command. They are part of what scripts may rely on.
@@ -20,11 +22,16 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // the command was understood and did not succeed
 	exitMisuse = 2 // the command line or the configuration file was wrong; nothing was done
+	exitPIN    = 3 // the token refused the PIN: a person has to look before it is tried again, or the token may lock
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	go func() {
+		<-ctx.Done()
+		stop() // a second signal ends the process at once
+	}()
 	os.Exit(run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -42,7 +49,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 To try it:             strongroom dev --dir ./rig     then, in another terminal:  . ./rig/env
 To run it:             strongroom init --config FILE  then                        strongroom serve --config FILE
 
-Exit codes: 0 done, 1 failed, 2 used wrongly.`,
+Exit codes: 0 done, 1 failed, 2 used wrongly, 3 the token refused the PIN.`,
 		Version:              version(),
 		HideVersion:          true, // there is a command for it, which knows more
 		EnableBashCompletion: true,
@@ -57,6 +64,7 @@ Exit codes: 0 done, 1 failed, 2 used wrongly.`,
 			devCommand(),
 			initCommand(),
 			serveCommand(),
+			migrateCommand(),
 			keyCommand(),
 			aliasCommand(),
 			keypairCommand(),
@@ -130,6 +138,9 @@ func report(w io.Writer, err error) int {
 	if errors.As(err, &m) {
 		fmt.Fprintln(w, "hint: strongroom help")
 		return exitMisuse
+	}
+	if errors.Is(err, pkcs11.ErrPIN) {
+		return exitPIN
 	}
 	return exitFailed
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -129,7 +130,7 @@ func isTerminal(v any) bool {
 // readLine reads a line that a person types, without its end. It returns early when ctx ends: a signal asks for that, and a read of a
 // terminal cannot be interrupted. The reader is then left to a goroutine that ends with the program.
 func readLine(c *cli.Context) (string, error) {
-	b, err := interruptibly(c, func() ([]byte, error) {
+	b, err := interruptibly(c.Context, func() ([]byte, error) {
 		var line []byte
 		var one [1]byte // no more than the line may be taken
 		for {
@@ -147,7 +148,7 @@ func readLine(c *cli.Context) (string, error) {
 }
 
 // interruptibly returns what read returns, or an error as soon as the command is interrupted.
-func interruptibly(c *cli.Context, read func() ([]byte, error)) ([]byte, error) {
+func interruptibly(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
 	type result struct {
 		b   []byte
 		err error
@@ -160,7 +161,7 @@ func interruptibly(c *cli.Context, read func() ([]byte, error)) ([]byte, error) 
 	select {
 	case r := <-done:
 		return r.b, r.err
-	case <-c.Context.Done():
+	case <-ctx.Done():
 		return nil, fmt.Errorf("interrupted")
 	}
 }

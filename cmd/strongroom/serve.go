@@ -31,7 +31,7 @@ Example:  strongroom serve --config /etc/strongroom/strongroom.toml`,
 			log := newLogger(c.App.ErrWriter, config.LogLevel)
 			hardenProcess(log)
 			tuneRuntime()
-			r, err := openRig(ctx, log, config.Store, tokenConfig(config.HSM), config.SM2 == nil || *config.SM2)
+			r, err := openRig(ctx, log, config.Store, tokenConfig(ctx, config.HSM), config.SM2 == nil || *config.SM2)
 			if err != nil {
 				return err
 			}
@@ -42,7 +42,7 @@ Example:  strongroom serve --config /etc/strongroom/strongroom.toml`,
 			if got := r.service.Partition(); got != config.Partition {
 				return hint(fmt.Errorf("the configuration says partition %q, the deployment was made with %q", config.Partition, got), fmt.Sprintf("partition = %q", got))
 			}
-			l, err := listen(ctx, config.Listen, config.TLS)
+			l, err := listen(ctx, log, config.Listen, config.TLS)
 			if err != nil {
 				return err
 			}

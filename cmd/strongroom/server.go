@@ -33,8 +33,8 @@ const (
 	writeTimeout      = 2 * time.Minute
 	idleTimeout       = 3 * time.Minute
 	maxHeaderBytes    = 64 << 10
-	requestTimeout    = 60 * time.Second // what AWS's own clients wait for an answer, at most
-	shutdownTimeout   = 20 * time.Second // for requests that are being answered when the server is told to stop
+	requestTimeout    = 60 * time.Second               // what AWS's own clients wait for an answer, at most
+	shutdownTimeout   = requestTimeout + 5*time.Second // for requests that are being answered when the server is told to stop
 )
 
 // A rig is a running deployment's parts, in the order in which they are opened. Close them with close.
@@ -118,7 +118,7 @@ func (r *rig) serve(ctx context.Context, l net.Listener) error {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelDebug), // what clients do wrong on the connection
+		ErrorLog:          slog.NewLogLogger(r.log.Handler(), slog.LevelWarn), // what goes wrong on connections
 	}
 
 	// Run ends after the last request, which may still want what it keeps fresh.
@@ -146,26 +146,23 @@ func (r *rig) serve(ctx context.Context, l net.Listener) error {
 }
 
 // listen opens the address that a configuration names, with TLS if there is a certificate.
-func listen(ctx context.Context, address string, t TLSConfig) (net.Listener, error) {
+func listen(ctx context.Context, log *slog.Logger, address string, t TLSConfig) (net.Listener, error) {
 	var lc net.ListenConfig
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		// A socket that a killed server left behind answers nobody; one that answers belongs to somebody.
-		if c, err := net.Dial("unix", path); err == nil {
+		c, err := net.Dial("unix", path)
+		if err == nil {
 			c.Close()
 			return nil, fmt.Errorf("listen: another process answers on %s", path)
 		}
-		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+		// A file that is no socket refuses connections too.
+		if info, serr := os.Lstat(path); serr == nil && info.Mode().Type() == os.ModeSocket && errors.Is(err, unix.ECONNREFUSED) {
 			os.Remove(path)
 		}
-		l, err := lc.Listen(ctx, "unix", path)
-		if err != nil {
-			return nil, err
-		}
-		if err := os.Chmod(path, 0o660); err != nil {
-			l.Close()
-			return nil, err
-		}
-		return l, nil
+		// Nobody else may connect between its making and a change of its mode, so it is made with the right one.
+		before := unix.Umask(0o117)
+		defer unix.Umask(before)
+		return lc.Listen(ctx, "unix", path)
 	}
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
@@ -174,7 +171,7 @@ func listen(ctx context.Context, address string, t TLSConfig) (net.Listener, err
 	if t.Certificate == "" {
 		return l, nil
 	}
-	certificate := &certificate{config: t}
+	certificate := &certificate{config: t, log: log}
 	if _, err := certificate.get(nil); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("tls: %w", err)
@@ -190,6 +187,7 @@ func listen(ctx context.Context, address string, t TLSConfig) (net.Listener, err
 // certificate stays.
 type certificate struct {
 	config TLSConfig
+	log    *slog.Logger
 
 	mu     sync.Mutex // held while files are read, which happens once in checkEvery
 	loaded *tls.Certificate
@@ -217,12 +215,15 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	pair, err := tls.LoadX509KeyPair(c.config.Certificate, c.config.Key)
 	if err != nil {
-		if c.loaded != nil {
-			return c.loaded, nil
+		if c.loaded == nil {
+			return nil, err
 		}
-		return nil, err
+		c.stamp = stamp // say it once for each change
+		c.log.Error("the TLS certificate or its key has changed and cannot be used; the old one stays", "err", err)
+		return c.loaded, nil
 	}
 	c.loaded, c.stamp = &pair, stamp
+	c.log.Info("using a TLS certificate", "subject", pair.Leaf.Subject.String(), "expires", pair.Leaf.NotAfter)
 	return c.loaded, nil
 }
 

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"strongroom/store"
+)
+
+func migrateCommand() *cli.Command {
+	return &cli.Command{
+		Name:         "migrate",
+		OnUsageError: onUsageError,
+		Usage:        "bring the store to the schema of this program",
+		Description: `Needed after an upgrade when serve says so. The server must be stopped; make a copy of the store first, because an older
+program does not open the new schema. May be interrupted and repeated; does nothing where nothing is to be done.
+
+Example:  strongroom migrate --config /etc/strongroom/strongroom.toml`,
+		Flags: []cli.Flag{configFlag()},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			config, err := loadConfig(c.String("config"))
+			if err != nil {
+				return err
+			}
+			if err := store.Migrate(c.Context, config.Store); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(c.App.Writer, "the store has the schema of this program")
+			return err
+		},
+	}
+}
