@@ -68,7 +68,7 @@ func testRefs(t *testing.T, d device) {
 		altered[i] ^= 1 << (i % 8)
 		refused(fmt.Sprintf("a Ref with byte %d changed", i), altered)
 	}
-	for _, cut := range []int{1, len(ref) / 4, len(ref) / 2} {
+	for _, cut := range []int{8, len(ref) / 4, len(ref) / 2} { // one byte of two Refs is the same now and then
 		refused(fmt.Sprintf("a Ref put together from two at byte %d", cut), append(bytes.Clone(ref[:len(ref)-cut]), other[len(ref)-cut:]...))
 	}
 	d.opens(t, ref, sealed, aad, plaintext)
