@@ -14,6 +14,7 @@ softhsm_module() {
 missing=
 softhsm_module || missing="$missing softhsm2"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+command -v bash >/dev/null 2>&1 || missing="$missing bash"
 echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 if [ "${1:-}" = clients ]; then
 	python3=/usr/bin/python3
