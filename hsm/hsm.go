@@ -1,8 +1,9 @@
 // Package hsm is the contract between Strongroom and a hardware security module.
 //
-// A [Device] keeps AES-256 keys that never leave it and does three things with them: seal, open, destroy. Keys are named
-// twice: by an [ID] that the caller chooses before the key exists, so that an interrupted creation can be repeated or
-// undone, and by a [Ref] that the device answers with, which is all that the caller needs to keep in order to use the key.
+// A [Device] keeps AES-256 keys that never leave it and does three things with them: seal, open, destroy. It also keeps signers, which
+// are ECDSA P-256 key pairs whose private keys never leave it, and signs with them. Keys are named twice: by an [ID] that the caller chooses
+// before the key exists, so that an interrupted creation can be repeated or undone, and by a [Ref] that the device answers with, which is all
+// that the caller needs to keep in order to use the key.
 //
 // The package knows nothing of what a key is for, who may use it, or how a device is reached. It holds no cgo.
 // Implementations are the packages below it; hsm/hsmtest is the suite that each of them must pass.
@@ -60,7 +61,10 @@ type Object struct {
 	Label string
 }
 
-// A Device seals and opens with AES-256-GCM under keys that it does not give away. It is safe for concurrent use.
+// A Device seals and opens with AES-256-GCM, and signs with ECDSA, under keys that it does not give away. It is safe for concurrent use.
+//
+// A Ref is good for the kind of key that it was made for. Given to a method for the other kind it is ErrNoKey, and so is an ID that is
+// given to Generate and GenerateSigner both.
 //
 // A context bounds the wait for the device; a call that the device has begun may still take effect after the context ended.
 // Every method may be repeated after an error.
@@ -70,7 +74,19 @@ type Device interface {
 	// is durable, non-extractable, and has been proved to work.
 	Generate(ctx context.Context, id ID, label string) (Ref, error)
 
-	// Destroy destroys the key called id for ever. It is no error if a device that is known to be working holds no such
+	// GenerateSigner makes the ECDSA P-256 key pair called id, whose private key never leaves the device, and returns its Ref. As Generate:
+	// repeatable with the same id after a lost answer; when it returns nil the key is durable, non-extractable and has been proved to
+	// sign. What an interrupted GenerateSigner left half made is completed or made anew by the next one with the same id.
+	GenerateSigner(ctx context.Context, id ID, label string) (Ref, error)
+
+	// PublicKey returns the public key of a signer that the device holds as a SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) in DER.
+	PublicKey(ctx context.Context, signer Ref) ([]byte, error)
+
+	// Sign signs a SHA-256 digest and returns the signature as an ASN.1 DER Ecdsa-Sig-Value (RFC 3279, 2.2.3). It was verified under the public
+	// key of the signer. Two signatures of one digest differ.
+	Sign(ctx context.Context, signer Ref, digest [32]byte) ([]byte, error)
+
+	// Destroy destroys the key called id, of either kind, for ever. It is no error if a device that is known to be working holds no such
 	// key; a device that merely finds nothing and cannot be trusted answers ErrUnavailable.
 	Destroy(ctx context.Context, id ID) error
 
@@ -90,6 +106,7 @@ type Device interface {
 	// Check returns nil if the device works now: it encrypts and decrypts with a canary key that serves nothing else.
 	Check(ctx context.Context) error
 
-	// Objects lists the keys on the device that were made by this program, in no order.
+	// Objects lists the keys on the device that were made by this program, in no order: each id once, also that of a key pair, or of what is
+	// left of one.
 	Objects(ctx context.Context) ([]Object, error)
 }

@@ -6,9 +6,10 @@ import (
 	"strongroom/hsm"
 )
 
-// Faulty returns a device that asks fail before each call of d, with the name of the method as op ("Generate", "Destroy",
-// "Seal", "Open", "Random", "Check", "Objects"). If fail returns an error, the call returns it and d is not called; otherwise the call
-// is d's. So what fails has had no effect. fail is called by as many goroutines as call the device; it may also wait.
+// Faulty returns a device that asks fail before each call of d, with the name of the method as op ("Generate",
+// "GenerateSigner", "PublicKey", "Sign", "Destroy", "Seal", "Open", "Random", "Check", "Objects"). If fail returns an error, the call returns it
+// and d is not called; otherwise the call is d's. So what fails has had no effect. fail is called by as many goroutines as call the device; it
+// may also wait.
 func Faulty(d hsm.Device, fail func(op string) error) hsm.Device { return &faulty{d, fail} }
 
 type faulty struct {
@@ -21,6 +22,27 @@ func (f *faulty) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref
 		return nil, err
 	}
 	return f.device.Generate(ctx, id, label)
+}
+
+func (f *faulty) GenerateSigner(ctx context.Context, id hsm.ID, label string) (hsm.Ref, error) {
+	if err := f.fail("GenerateSigner"); err != nil {
+		return nil, err
+	}
+	return f.device.GenerateSigner(ctx, id, label)
+}
+
+func (f *faulty) PublicKey(ctx context.Context, signer hsm.Ref) ([]byte, error) {
+	if err := f.fail("PublicKey"); err != nil {
+		return nil, err
+	}
+	return f.device.PublicKey(ctx, signer)
+}
+
+func (f *faulty) Sign(ctx context.Context, signer hsm.Ref, digest [32]byte) ([]byte, error) {
+	if err := f.fail("Sign"); err != nil {
+		return nil, err
+	}
+	return f.device.Sign(ctx, signer, digest)
 }
 
 func (f *faulty) Destroy(ctx context.Context, id hsm.ID) error {

@@ -20,6 +20,18 @@ func (r *recorder) Generate(context.Context, hsm.ID, string) (hsm.Ref, error) {
 	r.note("Generate")
 	return hsm.Ref{1}, nil
 }
+func (r *recorder) GenerateSigner(context.Context, hsm.ID, string) (hsm.Ref, error) {
+	r.note("GenerateSigner")
+	return hsm.Ref{2}, nil
+}
+func (r *recorder) PublicKey(context.Context, hsm.Ref) ([]byte, error) {
+	r.note("PublicKey")
+	return nil, nil
+}
+func (r *recorder) Sign(context.Context, hsm.Ref, [32]byte) ([]byte, error) {
+	r.note("Sign")
+	return nil, nil
+}
 func (r *recorder) Destroy(context.Context, hsm.ID) error { r.note("Destroy"); return nil }
 func (r *recorder) Seal(_ context.Context, _ hsm.Ref, dst, _, _ []byte) ([]byte, error) {
 	r.note("Seal")

@@ -42,6 +42,13 @@ func Test(t *testing.T, open func(t *testing.T) hsm.Device) {
 		{"Cancelled", testCancelled},
 		{"Rejections", testRejections},
 		{"Concurrent", testConcurrent},
+		{"Sign", testSign},
+		{"SignerAgain", testSignerAgain},
+		{"SignerDestroy", testSignerDestroy},
+		{"SignerRefs", testSignerRefs},
+		{"SignerObjects", testSignerObjects},
+		{"SignerCancelled", testSignerCancelled},
+		{"SignerConcurrent", testSignerConcurrent},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, d) })
 	}

@@ -55,7 +55,7 @@ func (t *Token) openCanary(ctx context.Context, create bool) error {
 
 // tryCanary sees that an object can be the canary.
 func (t *Token) tryCanary(s *session, o p11.ObjectHandle) (ref, error) {
-	if err := t.verify(s, o); err != nil {
+	if err := t.verify(s, o, promises()); err != nil {
 		return ref{}, err
 	}
 	return t.makeRef(s, o, canaryID)

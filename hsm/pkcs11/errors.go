@@ -130,7 +130,7 @@ var remedies = []struct {
 	{
 		codes: []uint{p11.CKR_KEY_FUNCTION_NOT_PERMITTED, p11.CKR_KEY_TYPE_INCONSISTENT, p11.CKR_KEY_SIZE_RANGE},
 		kind:  hsm.ErrNoKey,
-		text:  "the object is not a key for AES-256-GCM; something else is in the place of the key",
+		text:  "the object is not a key for this; something else is in the place of the key",
 	},
 	{
 		codes: []uint{p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED},
@@ -167,6 +167,16 @@ var remedies = []struct {
 	{
 		codes: []uint{p11.CKR_HOST_MEMORY},
 		text:  "this host is out of memory",
+	},
+	{
+		codes:    []uint{p11.CKR_MECHANISM_INVALID, p11.CKR_MECHANISM_PARAM_INVALID, p11.CKR_FUNCTION_NOT_SUPPORTED, p11.CKR_CURVE_NOT_SUPPORTED},
+		function: "C_GenerateKeyPair",
+		text:     "the token does not make key pairs for ECDSA on P-256 (CKM_EC_KEY_PAIR_GEN), or its policy forbids it",
+	},
+	{
+		codes:    []uint{p11.CKR_MECHANISM_INVALID, p11.CKR_MECHANISM_PARAM_INVALID, p11.CKR_FUNCTION_NOT_SUPPORTED, p11.CKR_CURVE_NOT_SUPPORTED},
+		function: "C_SignInit",
+		text:     "the token does not do ECDSA of a digest that is given to it (CKM_ECDSA), or its policy forbids it",
 	},
 	{
 		codes: []uint{p11.CKR_MECHANISM_INVALID, p11.CKR_MECHANISM_PARAM_INVALID},

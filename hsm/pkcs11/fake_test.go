@@ -2,9 +2,13 @@ package pkcs11
 
 import (
 	"context"
+	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/asn1"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,6 +39,8 @@ type fake struct {
 	stuckOnBad bool // after a bad tag the operation stays active
 	unknown    []uint
 	forced     map[uint][]byte // attributes that keys have whatever the template says
+	forge      bool            // signatures are of something else
+	rawPoint   bool            // CKA_EC_POINT is not wrapped
 
 	// fail is asked before each call, without the lock; an answer other than 0 is the call's.
 	fail func(function string, s p11.SessionHandle) uint
@@ -43,6 +49,7 @@ type fake struct {
 type fakeObject struct {
 	attributes map[uint][]byte
 	aead       cipher.AEAD
+	signer     *ecdsa.PrivateKey
 	session    p11.SessionHandle // that the object ends with, or 0
 }
 
@@ -267,6 +274,82 @@ func (f *fake) generate(template []*p11.Attribute) error {
 	return nil
 }
 
+func (f *fake) generatePair(public, private []*p11.Attribute) error {
+	defer f.mu.Unlock()
+	if err := f.begin("C_GenerateKeyPair", 0); err != nil {
+		return err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	b, err := key.PublicKey.Bytes()
+	if err != nil {
+		return err
+	}
+	if !f.rawPoint {
+		b = wrapPoint(point(b))
+	}
+	pub := &fakeObject{attributes: map[uint][]byte{p11.CKA_EC_POINT: b}}
+	priv := &fakeObject{attributes: map[uint][]byte{p11.CKA_EC_PARAMS: curve, p11.CKA_ALWAYS_SENSITIVE: {1}, p11.CKA_NEVER_EXTRACTABLE: {1}}, signer: key}
+	for _, c := range []struct {
+		o        *fakeObject
+		template []*p11.Attribute
+	}{{pub, public}, {priv, private}} {
+		for _, a := range c.template {
+			if slices.Contains(f.unknown, a.Type) {
+				return fault("C_GenerateKeyPair", p11.Error(p11.CKR_ATTRIBUTE_TYPE_INVALID))
+			}
+			c.o.attributes[a.Type] = a.Value
+		}
+	}
+	maps.Copy(priv.attributes, f.forced)
+	for _, o := range []*fakeObject{pub, priv} {
+		f.last++
+		f.objects[p11.ObjectHandle(f.last)] = o
+	}
+	return nil
+}
+
+func (f *fake) create(s p11.SessionHandle, template []*p11.Attribute) (p11.ObjectHandle, error) {
+	defer f.mu.Unlock()
+	if err := f.begin("C_CreateObject", s); err != nil {
+		return 0, err
+	}
+	o := &fakeObject{attributes: map[uint][]byte{}}
+	for _, a := range template {
+		o.attributes[a.Type] = a.Value
+	}
+	f.last++
+	f.objects[p11.ObjectHandle(f.last)] = o
+	return p11.ObjectHandle(f.last), nil
+}
+
+func (f *fake) sign(s p11.SessionHandle, h p11.ObjectHandle, digest []byte) ([]byte, error) {
+	o, err := f.cipher("C_Sign", s, h)
+	if err != nil {
+		return nil, err
+	}
+	if o.signer == nil {
+		return nil, fault("C_SignInit", p11.Error(p11.CKR_KEY_TYPE_INCONSISTENT))
+	}
+	if f.forge {
+		digest = make([]byte, len(digest))
+	}
+	der, err := o.signer.Sign(rand.Reader, digest, crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	var sig signature
+	if _, err := asn1.Unmarshal(der, &sig); err != nil {
+		return nil, err
+	}
+	b := make([]byte, 64)
+	sig.R.FillBytes(b[:32])
+	sig.S.FillBytes(b[32:])
+	return b[:64-f.short], nil
+}
+
 // add gives an object a key and a handle. The caller has the lock.
 func (f *fake) add(o *fakeObject) {
 	var k [keyLen]byte
@@ -295,7 +378,7 @@ func (f *fake) duplicate(s p11.SessionHandle, h p11.ObjectHandle) (p11.ObjectHan
 	if !ok {
 		return 0, fault("C_CopyObject", p11.Error(p11.CKR_OBJECT_HANDLE_INVALID))
 	}
-	c := &fakeObject{attributes: maps.Clone(o.attributes), aead: o.aead, session: s}
+	c := &fakeObject{attributes: maps.Clone(o.attributes), aead: o.aead, signer: o.signer, session: s}
 	c.attributes[p11.CKA_TOKEN] = []byte{0}
 	f.last++
 	f.objects[p11.ObjectHandle(f.last)] = c
@@ -325,6 +408,9 @@ func (f *fake) random(_ context.Context, p []byte) error {
 
 func (f *fake) encrypt(s p11.SessionHandle, h p11.ObjectHandle, iv *[hsm.IVSize]byte, out, plaintext, aad []byte) (int, error) {
 	o, err := f.cipher("C_Encrypt", s, h)
+	if err == nil && o.aead == nil {
+		err = fault("C_EncryptInit", p11.Error(p11.CKR_KEY_TYPE_INCONSISTENT))
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -333,6 +419,9 @@ func (f *fake) encrypt(s p11.SessionHandle, h p11.ObjectHandle, iv *[hsm.IVSize]
 
 func (f *fake) decrypt(s p11.SessionHandle, h p11.ObjectHandle, iv *[hsm.IVSize]byte, out, ciphertext, aad []byte) (int, error) {
 	o, err := f.cipher("C_Decrypt", s, h)
+	if err == nil && o.aead == nil {
+		err = fault("C_DecryptInit", p11.Error(p11.CKR_KEY_TYPE_INCONSISTENT))
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -14,10 +14,10 @@ import (
 type key struct {
 	handle p11.ObjectHandle
 
-	// proved says that in epoch the handle was shown to be the key whose check value is check.
+	// proved says that in epoch the handle was shown to be the key of proof.
 	proved bool
 	epoch  uint64
-	check  check
+	proof  proof
 }
 
 // A keyring remembers the handles of keys. It is safe for concurrent use; reading takes no lock and allocates nothing. So

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"strongroom/hsm"
@@ -24,20 +25,20 @@ func (t *Token) alone(ctx context.Context, f func(*session) error) error {
 
 // Generate implements [hsm.Device]. The label must begin with "strongroom/", which is how our keys are told from others.
 func (t *Token) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref, error) {
-	if !strings.HasPrefix(label, labelPrefix) || label == canaryLabel {
-		return nil, fmt.Errorf("the label %q of a key must begin with %q", label, labelPrefix)
-	}
-	if id == canaryID || id == (hsm.ID{}) {
-		return nil, fmt.Errorf("the id %v of a key is not random", id)
+	if err := checkName(id, label); err != nil {
+		return nil, err
 	}
 	var r ref
 	err := t.alone(ctx, func(s *session) error {
-		found, err := t.module.find(s.handle, keyCalled(id))
+		there, err := t.called(s, id)
 		if err != nil {
 			return err
 		}
+		found := there.secret
 		fresh := len(found) == 0
 		switch {
+		case len(there.private)+len(there.public) > 0:
+			return fmt.Errorf("%w: the id %v is a signer's", hsm.ErrNoKey, id)
 		case len(found) > 1:
 			return duplicate(id, len(found))
 		case fresh:
@@ -47,12 +48,8 @@ func (t *Token) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref,
 			if found, err = t.make(s, id, label); err != nil {
 				return err
 			}
-		default:
-			if err := t.ours(s, found[0]); err != nil {
-				return err
-			}
 		}
-		if err := t.verify(s, found[0]); err != nil {
+		if err := t.verify(s, found[0], promises()); err != nil {
 			if fresh && !errors.Is(err, hsm.ErrUnavailable) {
 				// It was made a moment ago and nothing is sealed with it, so that it can go.
 				err = unavailable("making a key", err)
@@ -77,9 +74,20 @@ func (t *Token) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref,
 	return r.bytes(), nil
 }
 
+// checkName refuses what a key must not be called.
+func checkName(id hsm.ID, label string) error {
+	if !strings.HasPrefix(label, labelPrefix) || label == canaryLabel {
+		return fmt.Errorf("the label %q of a key must begin with %q", label, labelPrefix)
+	}
+	if id == canaryID || id == (hsm.ID{}) {
+		return fmt.Errorf("the id %v of a key is not random", id)
+	}
+	return nil
+}
+
 // make makes a key and returns what is then called id: exactly one object.
 func (t *Token) make(s *session, id hsm.ID, label string) ([]p11.ObjectHandle, error) {
-	extra := niceties(t.keeper != nil)
+	extra := niceties(p11.CKM_AES_GCM, t.keeper != nil)
 	err := t.module.generate(append(keyTemplate(id, label), extra...))
 	for refusesTemplate(err) && len(extra) > 0 {
 		extra = extra[1:]
@@ -103,33 +111,60 @@ func (t *Token) make(s *session, id hsm.ID, label string) ([]p11.ObjectHandle, e
 	return nil, duplicate(id, len(found))
 }
 
-// verify sees that an object has the attributes that [keyTemplate] asked for and that the token promises the rest. If it does not, the
+// verify sees that an object has the attributes that its template asked for and that the token promises the rest. If it does not, the
 // error is hsm.ErrNoKey: this is not a key of ours.
-func (t *Token) verify(s *session, o p11.ObjectHandle) error {
+func (t *Token) verify(s *session, o p11.ObjectHandle, promises []*p11.Attribute) error {
 	var types []uint
-	for _, a := range promises() {
+	for _, a := range promises {
 		types = append(types, a.Type)
 	}
 	read, err := t.module.attributes(s.handle, o, types...)
 	if err != nil {
 		return unavailable("reading the attributes of a key", err)
 	}
-	if b := broken(read); b != "" {
+	if b := broken(promises, read); b != "" {
 		return fmt.Errorf("%w: the token does not keep what a key must be: %s", hsm.ErrNoKey, b)
 	}
 	return nil
 }
 
-// ours sees that an object is labelled as one that strongroom made.
-func (t *Token) ours(s *session, o p11.ObjectHandle) error {
-	read, err := t.module.attributes(s.handle, o, p11.CKA_LABEL)
+// objects are those of the token that have one id: of a key, one that is secret; of a signer, one that is private and one that is public.
+type objects struct{ secret, private, public []p11.ObjectHandle }
+
+// all returns the objects in the order in which they are to be destroyed: what can be used first.
+func (o objects) all() []p11.ObjectHandle { return slices.Concat(o.secret, o.private, o.public) }
+
+// sort adds a handle to those of its class. Other classes do not count, such as a certificate that somebody made for a key.
+func (o *objects) sort(handle p11.ObjectHandle, class []byte) {
+	for _, c := range []struct {
+		class uint
+		list  *[]p11.ObjectHandle
+	}{{p11.CKO_SECRET_KEY, &o.secret}, {p11.CKO_PRIVATE_KEY, &o.private}, {p11.CKO_PUBLIC_KEY, &o.public}} {
+		if sameValue(class, ulong(c.class)) {
+			*c.list = append(*c.list, handle)
+		}
+	}
+}
+
+// called finds the objects called id, and sees that they are labelled as those are that strongroom made.
+func (t *Token) called(s *session, id hsm.ID) (objects, error) {
+	found, err := t.module.find(s.handle, anythingCalled(id))
 	if err != nil {
-		return unavailable("reading the label of a key", err)
+		return objects{}, err
 	}
-	if label := string(read[0].Value); !strings.HasPrefix(label, labelPrefix) {
-		return fmt.Errorf("%w: there is an object with its id, but labelled %q, which strongroom has not made", hsm.ErrNoKey, label)
+	var there objects
+	for _, o := range found {
+		read, err := t.module.attributes(s.handle, o, p11.CKA_CLASS, p11.CKA_LABEL)
+		if err != nil {
+			return objects{}, unavailable("reading the label of a key", err)
+		}
+		n := len(there.all())
+		there.sort(o, read[0].Value)
+		if label := string(read[1].Value); len(there.all()) > n && !strings.HasPrefix(label, labelPrefix) {
+			return objects{}, fmt.Errorf("%w: there is an object with its id, but labelled %q, which strongroom has not made", hsm.ErrNoKey, label)
+		}
 	}
-	return nil
+	return there, nil
 }
 
 // makeRef makes the check value of a key, and sees that it opens again. It is one use of the key with a random IV.
@@ -151,6 +186,9 @@ func (t *Token) makeRef(s *session, o p11.ObjectHandle, id hsm.ID) (ref, error) 
 
 // prove returns nil if o is the key that r is about. Otherwise [another] says whether it can be that it is not.
 func (t *Token) prove(s *session, o p11.ObjectHandle, r ref) error {
+	if r.signer() {
+		return t.proveSigner(s, o, r)
+	}
 	defer func() { clear(s.buf[:]) }()
 	n, err := t.module.decrypt(s.handle, o, r.check.iv(), s.buf[:len(r.check.ciphertext())], r.check.ciphertext(), checkAAD(r.id))
 	if has(err, p11.CKR_OPERATION_ACTIVE) {
@@ -174,7 +212,7 @@ func another(err error) bool { return errors.Is(err, hsm.ErrNoKey) || doubtful(e
 
 // remember keeps that o was proved to be the key of r, on s.
 func (t *Token) remember(s *session, r ref, o p11.ObjectHandle) *key {
-	k := &key{handle: o, proved: true, epoch: s.epoch, check: r.check}
+	k := &key{handle: o, proved: true, epoch: s.epoch, proof: r.proof}
 	t.keys.put(r.id, k)
 	return k
 }
@@ -197,7 +235,7 @@ func (t *Token) settle(ctx context.Context, s *session, r ref, o p11.ObjectHandl
 
 // proved returns the key of r if its handle was proved in this epoch, and otherwise nil.
 func (t *Token) proved(r *ref) *key {
-	if k := t.keys.get(r.id); k != nil && k.proved && k.epoch == t.epoch.Load() && k.check == r.check {
+	if k := t.keys.get(r.id); k != nil && k.proved && k.epoch == t.epoch.Load() && k.proof == r.proof {
 		return k
 	}
 	return nil
@@ -238,7 +276,11 @@ func (t *Token) resolve(ctx context.Context, s *session, r ref) (*key, error) {
 		}
 		t.keys.forget(r.id, k)
 	}
-	found, err := t.module.find(s.handle, keyCalled(r.id))
+	template := keyCalled(r.id)
+	if r.signer() {
+		template = signerCalled(r.id)
+	}
+	found, err := t.module.find(s.handle, template)
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +307,7 @@ func (t *Token) resolve(ctx context.Context, s *session, r ref) (*key, error) {
 		return nil, err
 	}
 	s.sound = true
-	return nil, fmt.Errorf("%w: another key is in the place of %v: its check value does not open (%v)", hsm.ErrNoKey, r.id, err)
+	return nil, fmt.Errorf("%w: another key is in the place of %v: it fails the proof (%v)", hsm.ErrNoKey, r.id, err)
 }
 
 // believe returns nil if an empty find is to be believed: the session is logged in and still sees the canary. SoftHSM finds
@@ -301,21 +343,17 @@ func duplicate(id hsm.ID, n int) error {
 }
 
 // Destroy implements [hsm.Device]. If several keys of ours have the id, which can be if Generate was called twice at the same time,
-// all are destroyed.
+// all are destroyed. Of a signer the private key goes first: if Destroy is interrupted, what is left does nothing.
 func (t *Token) Destroy(ctx context.Context, id hsm.ID) error {
 	if id == canaryID {
 		return fmt.Errorf("the canary key is not to be destroyed")
 	}
 	return t.alone(ctx, func(s *session) error {
-		found, err := t.module.find(s.handle, keyCalled(id))
+		there, err := t.called(s, id)
 		if err != nil {
 			return err
 		}
-		for _, o := range found {
-			if err := t.ours(s, o); err != nil {
-				return err
-			}
-		}
+		found := there.all()
 		if k := t.keys.get(id); k != nil {
 			t.keys.forget(id, k)
 		}
@@ -332,10 +370,10 @@ func (t *Token) Destroy(ctx context.Context, id hsm.ID) error {
 			}
 		}
 		if len(found) > 0 {
-			if found, err = t.module.find(s.handle, keyCalled(id)); err != nil {
+			if there, err = t.called(s, id); err != nil {
 				return err
 			}
-			if len(found) > 0 {
+			if len(there.all()) > 0 {
 				return fmt.Errorf("%w: the token destroyed the key %v, but still finds it", hsm.ErrUnavailable, id)
 			}
 		}
@@ -348,39 +386,44 @@ func (t *Token) Destroy(ctx context.Context, id hsm.ID) error {
 
 // Objects implements [hsm.Device]. The canary is not among them.
 func (t *Token) Objects(ctx context.Context) ([]hsm.Object, error) {
-	var objects []hsm.Object
+	var list []hsm.Object
 	err := t.alone(ctx, func(s *session) error {
-		objects = nil
-		found, err := t.module.find(s.handle, anyKey())
+		list = nil
+		found, err := t.module.find(s.handle, anything())
 		if err != nil {
 			return err
 		}
-		handles := make(map[hsm.ID][]p11.ObjectHandle, len(found))
+		handles := make(map[hsm.ID]objects, len(found))
 		for _, o := range found {
 			if err := ctx.Err(); err != nil {
 				s.sound = true
 				return err
 			}
-			read, err := t.module.attributes(s.handle, o, p11.CKA_ID, p11.CKA_LABEL)
+			read, err := t.module.attributes(s.handle, o, p11.CKA_CLASS, p11.CKA_ID, p11.CKA_LABEL)
 			if stale(err) || has(err, p11.CKR_ATTRIBUTE_TYPE_INVALID, p11.CKR_ATTRIBUTE_SENSITIVE) {
 				continue // destroyed since by another process, or not ours
 			}
 			if err != nil {
 				return err
 			}
-			id, label := read[0].Value, string(read[1].Value)
+			class, id, label := read[0].Value, read[1].Value, string(read[2].Value)
 			if len(id) != len(hsm.ID{}) || !strings.HasPrefix(label, labelPrefix) {
 				continue
 			}
-			if handles[hsm.ID(id)] = append(handles[hsm.ID(id)], o); hsm.ID(id) != canaryID {
-				objects = append(objects, hsm.Object{ID: hsm.ID(id), Label: label})
+			there, listed := handles[hsm.ID(id)]
+			there.sort(o, class)
+			if len(there.all()) == 0 {
+				continue
+			}
+			if handles[hsm.ID(id)] = there; !listed && hsm.ID(id) != canaryID {
+				list = append(list, hsm.Object{ID: hsm.ID(id), Label: label})
 			}
 		}
-		if len(handles[canaryID]) == 0 {
+		if len(handles[canaryID].secret) == 0 {
 			return t.believe(s)
 		}
-		for id, h := range handles {
-			if len(h) == 1 && t.keys.get(id) == nil {
+		for id, there := range handles {
+			if h := append(there.secret, there.private...); len(h) == 1 && t.keys.get(id) == nil {
 				t.keys.put(id, &key{handle: h[0]}) // to be proved when it is used
 			}
 		}
@@ -389,5 +432,5 @@ func (t *Token) Objects(ctx context.Context) ([]hsm.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return objects, nil
+	return list, nil
 }

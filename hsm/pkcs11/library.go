@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
@@ -19,9 +20,9 @@ import (
 // A library is a token in a PKCS #11 library of the operating system, reached in three ways that share one C_Initialize and one login,
 // as both belong to the process (PKCS #11 v2.40, sections 6.6 and 6.7.4):
 //
-//   - crypto11 opens and closes the library, makes keys and gives random bytes. It keeps one session open for as long as it lives,
+//   - crypto11 opens and closes the library, makes keys and key pairs, and gives random bytes. It keeps one session open for as long as it lives,
 //     which is what keeps the login;
-//   - miekg/pkcs11 finds, describes and destroys objects, and opens the sessions of our pools;
+//   - miekg/pkcs11 finds, describes and destroys objects, signs, and opens the sessions of our pools;
 //   - our own calls log in, encrypt and decrypt. See [functions] for the reasons.
 type library struct {
 	functions
@@ -35,7 +36,7 @@ type library struct {
 	randomers chan struct{} // one for each call of random, so that crypto11's pool never makes it wait
 }
 
-// crypto11 has a session to keep the login, one for generate, which is called once at a time, and these for random.
+// crypto11 has a session to keep the login, one for generate and generatePair, of which one is called at a time, and these for random.
 const (
 	randomSessions   = 4
 	crypto11Sessions = 1 + 1 + randomSessions
@@ -284,6 +285,40 @@ func (l *library) generate(template []*p11.Attribute) error {
 	}
 	_, err := l.crypto.GenerateSecretKeyWithAttributes(set, keyLen*8, crypto11.CipherAES)
 	return fault("C_GenerateKey", err)
+}
+
+// generatePair is crypto11's, as generate is. The crypto.Signer that it returns is not kept: its Sign takes a session of crypto11's own pool,
+// where it waits without a context and from which a session that went bad is never discarded; FindKeyPair, which would bring it back later,
+// finds nothing, without an error, once the login is lost; and neither proves that the handle still is the key.
+//
+// crypto11 also reads the public key, and fails with a token that does not wrap CKA_EC_POINT in an OCTET STRING. The pair is there then, and
+// the repetition finds it and reads the point by itself.
+func (l *library) generatePair(public, private []*p11.Attribute) error {
+	set := func(template []*p11.Attribute) crypto11.AttributeSet {
+		set := crypto11.NewAttributeSet()
+		for _, a := range template {
+			set[a.Type] = a
+		}
+		return set
+	}
+	_, err := l.crypto.GenerateECDSAKeyPairWithAttributes(set(public), set(private), elliptic.P256())
+	return fault("C_GenerateKeyPair", err)
+}
+
+func (l *library) create(s p11.SessionHandle, template []*p11.Attribute) (p11.ObjectHandle, error) {
+	o, err := l.raw.CreateObject(s, template)
+	return o, fault("C_CreateObject", err)
+}
+
+// sign is miekg's, on a session of ours. Its faults do not matter here, unlike with [functions]: a digest and a signature are not secret, so
+// that copies of them may stay in memory; and what a failed call leaks is 64 bytes, which no client can cause, as there is no wrong digest.
+// crypto11 would not do: see generatePair.
+func (l *library) sign(s p11.SessionHandle, key p11.ObjectHandle, digest []byte) ([]byte, error) {
+	if err := l.raw.SignInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_ECDSA, nil)}, key); err != nil {
+		return nil, fault("C_SignInit", err)
+	}
+	signature, err := l.raw.Sign(s, digest)
+	return signature, fault("C_Sign", err)
 }
 
 func (l *library) duplicate(s p11.SessionHandle, o p11.ObjectHandle) (p11.ObjectHandle, error) {

@@ -56,7 +56,21 @@ func child(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	if os.Getenv("STRONGROOM_TEST_SIGNERS") != "" {
+		return signers(ctx, token)
+	}
 	return errors.Join(churn(ctx, token, 100), token.Close())
+}
+
+// signers makes signers until the process is killed, and says beforehand what they will be called.
+func signers(ctx context.Context, d hsm.Device) error {
+	for {
+		id := anID()
+		fmt.Println(id)
+		if _, err := d.GenerateSigner(ctx, id, label); err != nil {
+			return err
+		}
+	}
 }
 
 // churn makes keys, uses and destroys them.
@@ -82,6 +96,22 @@ func churn(ctx context.Context, d hsm.Device, n int) error {
 		}
 		if _, err := d.Seal(ctx, ref, nil, []byte("plaintext"), aad); !errors.Is(err, hsm.ErrNoKey) {
 			return fmt.Errorf("%d: Seal under a destroyed key: %w", i, err)
+		}
+		if i%4 != 0 {
+			continue
+		}
+		signer, err := d.GenerateSigner(ctx, id, label)
+		if err != nil {
+			return fmt.Errorf("%d: GenerateSigner: %w", i, err)
+		}
+		if _, err := d.Sign(ctx, signer, [32]byte{1}); err != nil {
+			return fmt.Errorf("%d: Sign: %w", i, err)
+		}
+		if err := d.Destroy(ctx, id); err != nil {
+			return fmt.Errorf("%d: Destroy of a signer: %w", i, err)
+		}
+		if _, err := d.Sign(ctx, signer, [32]byte{1}); !errors.Is(err, hsm.ErrNoKey) {
+			return fmt.Errorf("%d: Sign with a destroyed signer: %w", i, err)
 		}
 	}
 	return nil

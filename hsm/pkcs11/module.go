@@ -11,8 +11,8 @@ import (
 // A module is one token as reached through its library: what a [Token] asks of PKCS #11. [library] is the real one; tests have
 // one that misbehaves. Errors are [*Error], from [fault].
 //
-// Everything but find, attributes, generate, duplicate and destroy may be called at any time, with different sessions. Those five are called by one
-// goroutine at a time: SoftHSM answers wrongly now and then when it has to do two of them at once.
+// Everything but find, attributes, generate, generatePair, create, duplicate and destroy may be called at any time, with different sessions. Those
+// seven are called by one goroutine at a time: SoftHSM answers wrongly now and then when it has to do two of them at once.
 type module interface {
 	info() (Info, uint, error)   // the token's description and its flags (CKF_*)
 	sessionLimit() (uint, error) // 0 if there is none, or it is not known
@@ -26,6 +26,8 @@ type module interface {
 	find(s p11.SessionHandle, template []*p11.Attribute) ([]p11.ObjectHandle, error) // all of them
 	attributes(s p11.SessionHandle, o p11.ObjectHandle, types ...uint) ([]*p11.Attribute, error)
 	generate(template []*p11.Attribute) error
+	generatePair(public, private []*p11.Attribute) error // ECDSA on P-256
+	create(s p11.SessionHandle, template []*p11.Attribute) (p11.ObjectHandle, error)
 	duplicate(s p11.SessionHandle, o p11.ObjectHandle) (p11.ObjectHandle, error) // to an object of the session
 	destroy(s p11.SessionHandle, o p11.ObjectHandle) error
 	random(ctx context.Context, p []byte) error
@@ -33,6 +35,9 @@ type module interface {
 	// encrypt and decrypt are AES-GCM in one part. See [functions].
 	encrypt(s p11.SessionHandle, key p11.ObjectHandle, iv *[hsm.IVSize]byte, out, plaintext, aad []byte) (int, error)
 	decrypt(s p11.SessionHandle, key p11.ObjectHandle, iv *[hsm.IVSize]byte, out, ciphertext, aad []byte) (int, error)
+
+	// sign is CKM_ECDSA: it signs digest as it is, and returns r ‖ s, each as long as the order of the curve.
+	sign(s p11.SessionHandle, key p11.ObjectHandle, digest []byte) ([]byte, error)
 
 	close() error // no call may be in progress, nor begin
 }

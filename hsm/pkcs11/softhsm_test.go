@@ -1,15 +1,19 @@
 package pkcs11_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"strongroom/hsm"
 	"strongroom/hsm/pkcs11"
@@ -239,6 +243,184 @@ func TestKeysSurvive(t *testing.T) {
 	}
 }
 
+func TestSignerAttributes(t *testing.T) {
+	for _, copies := range []bool{false, true} {
+		t.Run(fmt.Sprint("copies ", copies), func(t *testing.T) {
+			c := newToken(t, t.TempDir())
+			c.SessionCopies = copies
+			token := open(t, c)
+			id := anID()
+			if _, err := token.GenerateSigner(t.Context(), id, label); err != nil {
+				t.Fatal(err)
+			}
+			for class, attributes := range map[uint][]*p11.Attribute{
+				p11.CKO_PRIVATE_KEY: {
+					p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_EC),
+					p11.NewAttribute(p11.CKA_LABEL, label),
+					p11.NewAttribute(p11.CKA_PRIVATE, true),
+					p11.NewAttribute(p11.CKA_SENSITIVE, true),
+					p11.NewAttribute(p11.CKA_ALWAYS_SENSITIVE, true),
+					p11.NewAttribute(p11.CKA_EXTRACTABLE, false),
+					p11.NewAttribute(p11.CKA_NEVER_EXTRACTABLE, true),
+					p11.NewAttribute(p11.CKA_MODIFIABLE, copies),
+					p11.NewAttribute(p11.CKA_LOCAL, true),
+					p11.NewAttribute(p11.CKA_SIGN, true),
+					p11.NewAttribute(p11.CKA_DECRYPT, false),
+					p11.NewAttribute(p11.CKA_UNWRAP, false),
+					p11.NewAttribute(p11.CKA_DERIVE, false),
+					p11.NewAttribute(p11.CKA_ALLOWED_MECHANISMS, p11.NewAttribute(0, p11.CKM_ECDSA).Value),
+				},
+				p11.CKO_PUBLIC_KEY: {
+					p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_EC),
+					p11.NewAttribute(p11.CKA_LABEL, label),
+					p11.NewAttribute(p11.CKA_PRIVATE, false),
+					p11.NewAttribute(p11.CKA_VERIFY, true),
+					p11.NewAttribute(p11.CKA_ENCRYPT, false),
+					p11.NewAttribute(p11.CKA_WRAP, false),
+				},
+			} {
+				for _, want := range attributes {
+					got, err := token.AttributesOf(t.Context(), class, id, want.Type)
+					if err != nil {
+						t.Errorf("class %d, attribute %#x: %v", class, want.Type, err)
+					} else if !bytes.Equal(got[0].Value, want.Value) {
+						t.Errorf("class %d, attribute %#x: got %x, want %x", class, want.Type, got[0].Value, want.Value)
+					}
+				}
+			}
+			if value, err := token.AttributesOf(t.Context(), p11.CKO_PRIVATE_KEY, id, p11.CKA_VALUE); err == nil {
+				t.Errorf("the token gave the private key away: %d bytes", len(value[0].Value))
+			}
+		})
+	}
+}
+
+func TestSignersSurvive(t *testing.T) {
+	c := newToken(t, t.TempDir())
+	token := open(t, c)
+	id := anID()
+	ref, err := token.GenerateSigner(t.Context(), id, label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := token.PublicKey(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token.Close()
+
+	token = open(t, c)
+	if _, err := token.Sign(t.Context(), ref, [32]byte{1}); err != nil { // which verifies it
+		t.Errorf("Sign: %v", err)
+	}
+	if got, err := token.PublicKey(t.Context(), ref); err != nil || !bytes.Equal(got, public) {
+		t.Errorf("PublicKey: got %x and the error %v, want %x", got, err, public)
+	}
+	if objects, err := token.Objects(t.Context()); err != nil || len(objects) != 1 || objects[0] != (hsm.Object{ID: id, Label: label}) {
+		t.Errorf("Objects: %v, %v", objects, err)
+	}
+}
+
+// Of a pair, either object may be missing. The private key stays if it is there, and is the same one.
+func TestSignerRepaired(t *testing.T) {
+	for _, class := range []uint{p11.CKO_PUBLIC_KEY, p11.CKO_PRIVATE_KEY} {
+		c := newToken(t, t.TempDir())
+		token := open(t, c)
+		id := anID()
+		ref, err := token.GenerateSigner(t.Context(), id, label)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := token.Remove(t.Context(), class, id); err != nil {
+			t.Fatal(err)
+		}
+		if objects, err := token.Objects(t.Context()); err != nil || len(objects) != 1 {
+			t.Errorf("Objects: %v, %v", objects, err)
+		}
+		again, err := token.GenerateSigner(t.Context(), id, label)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same := bytes.Equal(again, ref); same != (class == p11.CKO_PUBLIC_KEY) {
+			t.Errorf("without the object of class %d: the same key = %v", class, same)
+		}
+		point, err := token.AttributesOf(t.Context(), p11.CKO_PUBLIC_KEY, id, p11.CKA_EC_POINT)
+		if err != nil || !bytes.HasSuffix(point[0].Value, again[17:]) {
+			t.Errorf("the public key object is not that of the Ref: %v, %v", point, err)
+		}
+		token.Close()
+		token = open(t, c)
+		if _, err := token.Sign(t.Context(), again, [32]byte{1}); err != nil {
+			t.Errorf("Sign: %v", err)
+		}
+		if err := token.Destroy(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+		if objects, err := token.Objects(t.Context()); err != nil || len(objects) != 0 {
+			t.Errorf("Objects after Destroy: %v, %v", objects, err)
+		}
+		token.Close()
+	}
+}
+
+// A process that is killed while it makes a signer leaves what the next one repairs.
+func TestSignerKilled(t *testing.T) {
+	dir := t.TempDir()
+	c := newToken(t, dir)
+	rounds := 12
+	if testing.Short() {
+		rounds = 3
+	}
+	for round := range rounds {
+		// The kill has to hit the milliseconds in which a pair is made, wherever they are.
+		kill := exec.Command(os.Args[0])
+		kill.Env = append(os.Environ(), "STRONGROOM_TEST_TOKEN="+dir, "STRONGROOM_TEST_SIGNERS=1")
+		out, err := kill.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := kill.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		last, n := "", 0
+		for n < 2 && lines.Scan() { // the ids of signers that are about to be made
+			last, n = lines.Text(), n+1
+		}
+		time.Sleep(rand.N(20 * time.Millisecond))
+		kill.Process.Kill()
+		for lines.Scan() {
+			last = lines.Text()
+		}
+		kill.Wait()
+		b, err := hex.DecodeString(last)
+		if err != nil || len(b) != len(hsm.ID{}) {
+			t.Fatalf("the other process said %q", last)
+		}
+		id := hsm.ID(b)
+
+		token, err := pkcs11.Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("round %d: the private key said %s, the public one %s", round, token.State(t.Context(), p11.CKO_PRIVATE_KEY, id), token.State(t.Context(), p11.CKO_PUBLIC_KEY, id))
+		ref, err := token.GenerateSigner(t.Context(), id, label)
+		if err != nil {
+			t.Errorf("round %d: %v", round, err)
+		} else if _, err := token.Sign(t.Context(), ref, [32]byte{1}); err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		objects, err := token.Objects(t.Context())
+		for _, o := range objects { // a token with much in it spends its time with searching
+			err = errors.Join(err, token.Destroy(t.Context(), o.ID))
+		}
+		if err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		token.Close()
+	}
+}
+
 // SoftHSM finds nothing while its directory is away, and says so without an error. No key is believed to be gone. (Copies in the module's memory
 // still work then.)
 func TestTokenDirectoryAway(t *testing.T) {
@@ -251,15 +433,26 @@ func TestTokenDirectoryAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	signerID := anID()
+	signer, err := token.GenerateSigner(t.Context(), signerID, label)
+	if err != nil {
+		t.Fatal(err)
+	}
 	tokens := filepath.Join(dir, "tokens")
 	if err := os.Rename(tokens, tokens+".away"); err != nil {
 		t.Fatal(err)
 	}
 	_, err = token.Seal(t.Context(), ref, nil, []byte("plaintext"), aad)
+	_, signErr := token.Sign(t.Context(), signer, [32]byte{1})
+	_, againErr := token.GenerateSigner(t.Context(), signerID, label)
 	for what, err := range map[string]error{
 		"Seal":    err,
 		"Check":   token.Check(t.Context()),
 		"Destroy": token.Destroy(t.Context(), id),
+
+		"Sign":              signErr,
+		"GenerateSigner":    againErr,
+		"Destroy, a signer": token.Destroy(t.Context(), signerID),
 	} {
 		if !errors.Is(err, hsm.ErrUnavailable) {
 			t.Errorf("%s: got the error %v, want %v", what, err, hsm.ErrUnavailable)
@@ -303,6 +496,40 @@ func BenchmarkRejected(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkSign is a signature with its verification.
+func BenchmarkSign(b *testing.B) {
+	for _, copies := range []bool{false, true} {
+		b.Run(fmt.Sprint("copies ", copies), func(b *testing.B) {
+			c := newToken(b, b.TempDir())
+			c.SessionCopies = copies
+			token := open(b, c)
+			ref, err := token.GenerateSigner(b.Context(), anID(), label)
+			if err != nil {
+				b.Fatal(err)
+			}
+			sign := func(b *testing.B) {
+				if _, err := token.Sign(b.Context(), ref, [32]byte{1}); err != nil {
+					b.Error(err)
+				}
+			}
+			b.Run("one", func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					sign(b)
+				}
+			})
+			b.Run("parallel", func(b *testing.B) {
+				b.ReportAllocs()
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						sign(b)
+					}
+				})
+			})
+		})
+	}
 }
 
 func bench(b *testing.B, prepare func(token *pkcs11.Token, ref hsm.Ref, plaintext, sealed []byte) func()) {

@@ -40,15 +40,54 @@ func keyTemplate(id hsm.ID, label string) []*p11.Attribute {
 
 const keyLen = 32
 
+// curve is the value of CKA_EC_PARAMS for P-256: the object identifier 1.2.840.10045.3.1.7 (PKCS #11 v2.40, Current Mechanisms, section 2.3.3;
+// RFC 5480, section 2.1.1.1).
+var curve = []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}
+
+// signerTemplate is how the private key of a signer is made. As in [keyTemplate], everything is spelled out.
+func signerTemplate(id hsm.ID, label string) []*p11.Attribute {
+	return []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY),
+		p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_EC),
+		p11.NewAttribute(p11.CKA_ID, id[:]),
+		p11.NewAttribute(p11.CKA_LABEL, label),
+		p11.NewAttribute(p11.CKA_TOKEN, true),        // kept by the token, not by the session
+		p11.NewAttribute(p11.CKA_PRIVATE, true),      // not to be seen without a login
+		p11.NewAttribute(p11.CKA_SENSITIVE, true),    // its value cannot be read
+		p11.NewAttribute(p11.CKA_EXTRACTABLE, false), // nor be wrapped by another key
+		p11.NewAttribute(p11.CKA_SIGN, true),
+		p11.NewAttribute(p11.CKA_DECRYPT, false),
+		p11.NewAttribute(p11.CKA_UNWRAP, false),
+		p11.NewAttribute(p11.CKA_DERIVE, false), // ECDH would multiply points of the caller's choice by it
+	}
+}
+
+// publicTemplate is how the public key of a signer is made, or made again if it is missing. The object is there for others, who look for the
+// key with the tools of the HSM. Nothing here trusts it after the Ref was made.
+func publicTemplate(id hsm.ID, label string) []*p11.Attribute {
+	return []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY),
+		p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_EC),
+		p11.NewAttribute(p11.CKA_EC_PARAMS, curve),
+		p11.NewAttribute(p11.CKA_ID, id[:]),
+		p11.NewAttribute(p11.CKA_LABEL, label),
+		p11.NewAttribute(p11.CKA_TOKEN, true),
+		p11.NewAttribute(p11.CKA_PRIVATE, false),
+		p11.NewAttribute(p11.CKA_VERIFY, true),
+		p11.NewAttribute(p11.CKA_ENCRYPT, false),
+		p11.NewAttribute(p11.CKA_WRAP, false),
+	}
+}
+
 // niceties are attributes that make a key better where a token knows them. Tokens that do not know them refuse the
 // whole template, so each is left away in turn, the rarest first: openCryptoki refuses CKA_ALLOWED_MECHANISMS with
 // CKR_ATTRIBUTE_TYPE_INVALID.
 //
 // A key that is to be copied has to be modifiable for SoftHSM to make an object of the session of it, although nothing else is changed then.
 // What matters cannot be modified all the same: CKA_SENSITIVE does not become false, nor CKA_EXTRACTABLE true (PKCS #11 v2.40, section 4.9).
-func niceties(copied bool) []*p11.Attribute {
+func niceties(mechanism uint, copied bool) []*p11.Attribute {
 	nice := []*p11.Attribute{
-		p11.NewAttribute(p11.CKA_ALLOWED_MECHANISMS, ulong(p11.CKM_AES_GCM)), // no other mode can be used with the key
+		p11.NewAttribute(p11.CKA_ALLOWED_MECHANISMS, ulong(mechanism)), // no other can be used with the key
 	}
 	if !copied {
 		nice = append(nice, p11.NewAttribute(p11.CKA_MODIFIABLE, false)) // what is said above stays so
@@ -56,7 +95,7 @@ func niceties(copied bool) []*p11.Attribute {
 	return nice
 }
 
-// refusesTemplate reports whether a token that answered C_GenerateKey with err may accept a shorter template.
+// refusesTemplate reports whether a token that answered C_GenerateKey or C_GenerateKeyPair with err may accept a shorter template.
 func refusesTemplate(err error) bool {
 	code, _ := codeOf(err)
 	return slices.Contains([]uint{
@@ -83,10 +122,28 @@ func promises() []*p11.Attribute {
 	}
 }
 
+// signerPromises is what the private key of a signer must say of itself before it is used. Its curve is not among them: the proof shows it.
+func signerPromises() []*p11.Attribute {
+	return []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY),
+		p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_EC),
+		p11.NewAttribute(p11.CKA_TOKEN, true),
+		p11.NewAttribute(p11.CKA_PRIVATE, true),
+		p11.NewAttribute(p11.CKA_SENSITIVE, true),
+		p11.NewAttribute(p11.CKA_EXTRACTABLE, false),
+		p11.NewAttribute(p11.CKA_ALWAYS_SENSITIVE, true),
+		p11.NewAttribute(p11.CKA_NEVER_EXTRACTABLE, true),
+		p11.NewAttribute(p11.CKA_SIGN, true),
+		p11.NewAttribute(p11.CKA_DECRYPT, false),
+		p11.NewAttribute(p11.CKA_UNWRAP, false),
+		p11.NewAttribute(p11.CKA_DERIVE, false),
+	}
+}
+
 // broken returns which of the promises the attributes that were read do not keep, or "".
-func broken(read []*p11.Attribute) string {
+func broken(promises, read []*p11.Attribute) string {
 	var s []string
-	for _, want := range promises() {
+	for _, want := range promises {
 		i := slices.IndexFunc(read, func(a *p11.Attribute) bool { return a.Type == want.Type })
 		if i < 0 || !sameValue(read[i].Value, want.Value) {
 			s = append(s, attributeName(want.Type))
@@ -117,6 +174,8 @@ func attributeName(typ uint) string {
 		p11.CKA_WRAP:              "CKA_WRAP",
 		p11.CKA_UNWRAP:            "CKA_UNWRAP",
 		p11.CKA_DERIVE:            "CKA_DERIVE",
+		p11.CKA_SIGN:              "CKA_SIGN",
+		p11.CKA_DECRYPT:           "CKA_DECRYPT",
 	}[typ]
 	if !ok {
 		return fmt.Sprintf("attribute 0x%X", typ)
@@ -142,10 +201,31 @@ func keyCalled(id hsm.ID) []*p11.Attribute {
 	}
 }
 
+// signerCalled finds the private keys with one CKA_ID.
+func signerCalled(id hsm.ID) []*p11.Attribute {
+	return []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY),
+		p11.NewAttribute(p11.CKA_TOKEN, true),
+		p11.NewAttribute(p11.CKA_ID, id[:]),
+	}
+}
+
+// anythingCalled finds the objects of all classes with one CKA_ID.
+func anythingCalled(id hsm.ID) []*p11.Attribute {
+	return []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_TOKEN, true),
+		p11.NewAttribute(p11.CKA_ID, id[:]),
+	}
+}
+
+// anything finds all objects of the token. One search for everything, because a search takes as long as there are objects, whatever it is for.
+func anything() []*p11.Attribute {
+	return []*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true)}
+}
+
 // copiesOf finds the copies of a key that this process has made.
 func copiesOf(id hsm.ID) []*p11.Attribute {
 	return []*p11.Attribute{
-		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_SECRET_KEY),
 		p11.NewAttribute(p11.CKA_TOKEN, false),
 		p11.NewAttribute(p11.CKA_ID, id[:]),
 	}

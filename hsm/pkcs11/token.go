@@ -1,5 +1,5 @@
 // Package pkcs11 keeps the contract of package hsm with any token behind a PKCS #11 module: keys are AES-256 objects of the
-// token that were made there and do not leave it, and AES-GCM is the token's.
+// token that were made there and do not leave it, and AES-GCM is the token's. So are the private keys of signers, and ECDSA.
 //
 // It trusts the module to compute correctly, to keep keys secret, and to answer C_GetAttributeValue truthfully. It does not trust
 // it to name the same key by the same handle for ever, to tell a bad ciphertext from a broken device, to find what is there, or
@@ -34,7 +34,7 @@ type Token struct {
 	// one are asked whether they still are: after a reconnect a handle may name another key.
 	epoch atomic.Uint64
 
-	// data has the sessions for Seal and Open. admin has one, so that whoever uses it is alone in finding, making, describing
+	// data has the sessions for Seal, Open and Sign. admin has one, so that whoever uses it is alone in finding, making, describing
 	// and destroying objects. Nobody waits for one while holding the other.
 	data, admin *pool
 
