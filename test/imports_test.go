@@ -20,6 +20,7 @@ var imports = map[string]string{
 	"hsm/pkcs11":     "hsm",
 	"hsm/hsmtest":    "hsm",
 	"kms":            "hsm keyspec",
+	"kms/audit":      "",
 	"kms/policy":     "",
 	"awsapi":         "keyspec kms",
 	"store":          "hsm kms",
@@ -33,7 +34,7 @@ var modules = map[string]string{
 	"github.com/ThalesIgnite/crypto11":        "hsm/pkcs11",
 	"github.com/miekg/pkcs11":                 "hsm/pkcs11 softhsm",
 	"github.com/mattn/go-sqlite3":             "store",
-	"github.com/go-json-experiment/json":      "awsapi cmd/strongroom kms/policy",
+	"github.com/go-json-experiment/json":      "awsapi cmd/strongroom kms/audit kms/policy",
 	"github.com/emmansun/gmsm":                "keyspec",
 	"github.com/decred/dcrd/dcrec/secp256k1/": "keyspec",
 	"github.com/urfave/cli/v2":                "cmd/strongroom",
@@ -41,7 +42,7 @@ var modules = map[string]string{
 	"github.com/aws/aws-sdk-go-v2":            "cmd/strongroom test/bench",
 	"github.com/aws/smithy-go":                "cmd/strongroom test/bench",
 	"golang.org/x/crypto":                     "keyspec",
-	"golang.org/x/sys":                        "cmd/strongroom hsm/pkcs11 store",
+	"golang.org/x/sys":                        "cmd/strongroom hsm/pkcs11 kms/audit store",
 	"golang.org/x/term":                       "cmd/strongroom",
 	"golang.org/x/sync":                       "cmd/strongroom",
 }
@@ -54,7 +55,7 @@ var kept = map[string]string{
 	"database/sql": "store",
 	"net/http":     "awsapi cmd/strongroom test/bench",
 	"os/exec":      "cmd/strongroom test/bench",
-	"os":           "cmd/strongroom hsm/pkcs11 softhsm store test/bench",
+	"os":           "cmd/strongroom hsm/pkcs11 kms/audit softhsm store test/bench",
 }
 
 func TestImports(t *testing.T) {

@@ -1,0 +1,431 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Options say where a log is and how it is kept.
+type Options struct {
+	// Dir is the directory of the log's files and of nothing else. Open makes it, with mode 0700, if there is none in its parent.
+	Dir string
+
+	// Signer signs the checkpoints. One chain is signed by one key.
+	Signer Signer
+
+	// Log is for operators.
+	Log *slog.Logger
+
+	// Region and Account are written in the records that the log makes about itself.
+	Region, Account string
+
+	// A checkpoint is made after CheckpointRecords records, by default 1000, and CheckpointEvery after the last one, by default a minute,
+	// if there are records that it does not cover.
+	CheckpointRecords int
+	CheckpointEvery   time.Duration
+
+	// MaxSize is how many bytes a file has before the next is begun, by default 64 MiB. A file is longer by what was written at once.
+	MaxSize int64
+
+	// For tests.
+	disk                             disk
+	retryPause, signPause, closeWait time.Duration
+}
+
+const (
+	maxNumber     = 99_999_999
+	publicKeyFile = "public-key.pem"
+)
+
+func fileName(number int) string { return fmt.Sprintf("audit-%08d.jsonl", number) }
+
+// fileNumber returns the number in a file's name, or 0 if it is not a name of ours.
+func fileNumber(path string) int {
+	name := filepath.Base(path)
+	digits, _ := strings.CutPrefix(name, "audit-")
+	digits, _ = strings.CutSuffix(digits, ".jsonl")
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 1 || n > maxNumber || name != fileName(n) {
+		return 0
+	}
+	return n
+}
+
+// Files returns the paths of the files of the log in dir, in the order of their numbers.
+func Files(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir) // sorted by name
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	var files []string
+	for _, e := range entries {
+		if fileNumber(e.Name()) > 0 {
+			files = append(files, filepath.Join(dir, e.Name()))
+		}
+	}
+	return files, nil
+}
+
+// Open opens a log to append to it, and begins one if there is none in the directory. What a crash left of a line is cut off, which the next
+// record says. If the log's end is wrong in any other way, Open refuses it: whatever did that, records may be lost, and to write on would be to
+// bury the place.
+func Open(o Options) (*Log, error) {
+	if o.Dir == "" || o.Signer == nil || o.Log == nil {
+		return nil, errors.New("audit: Dir, Signer and Log are required")
+	}
+	o.setDefaults()
+	key, err := ParsePublicKey(o.Signer.PublicKey())
+	if err != nil {
+		return nil, err
+	}
+	if err := makeDir(o.Dir); err != nil {
+		return nil, err
+	}
+	held, err := lockDir(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{
+		o: o, disk: o.disk, key: key, lock: held,
+		ended: make(chan struct{}), kick: make(chan struct{}, 1),
+	}
+	l.sealer.last = time.Now()
+	if err := l.open(); err != nil {
+		if l.file != nil {
+			l.file.Close()
+		}
+		unlock(held)
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	l.stop = stop
+	go l.run(ctx)
+	return l, nil
+}
+
+func (o *Options) setDefaults() {
+	set(&o.CheckpointRecords, 1000)
+	set(&o.CheckpointEvery, time.Minute)
+	set(&o.MaxSize, 64<<20)
+	set(&o.retryPause, retryPause)
+	set(&o.signPause, signPause)
+	set(&o.closeWait, closeWait)
+	if o.disk == nil {
+		o.disk = osDisk{}
+	}
+}
+
+func set[T int | int64 | time.Duration](v *T, byDefault T) {
+	if *v <= 0 {
+		*v = byDefault
+	}
+}
+
+// open finds the end of the chain and makes it ready to be appended to.
+func (l *Log) open() error {
+	if err := l.writePublicKey(); err != nil {
+		return err
+	}
+	files, err := Files(l.o.Dir)
+	if err != nil {
+		return err
+	}
+	// From the newest file back to the first that has a line: the newest has none if a crash came before its first.
+	var end ending
+	last := len(files) - 1
+	for i := last; i >= 0; i-- {
+		e, err := readEnd(files[i])
+		if err != nil {
+			return err
+		}
+		if i == last {
+			end = e
+		} else if e.torn > 0 {
+			return refuse(files[i], "its last line is not finished, and it is not the newest file")
+		}
+		if e.lines == 0 {
+			continue
+		}
+		if i < last {
+			end.head, end.log, end.sealed, end.lines = e.head, e.log, e.sealed, e.lines
+		} else if e.lines == 1 && i > 0 {
+			// The line before is in the file before, unless that has been moved to where old files are kept.
+			before, err := readEnd(files[i-1])
+			if err != nil {
+				return err
+			}
+			if before.lines > 0 && before.torn == 0 && before.head != e.before {
+				return refuse(files[i], "its first line does not continue "+files[i-1])
+			}
+		}
+		break
+	}
+	if last < 0 {
+		if err := l.next(); err != nil {
+			return fmt.Errorf("audit: %w", err)
+		}
+	} else if err := l.reopen(files[last], end); err != nil {
+		return err
+	}
+	if end.lines == 0 {
+		l.id = newUUID()
+	} else {
+		l.id, l.head = end.log, end.head
+		l.tip.head = end.head
+		l.sealer.owed = !end.sealed
+	}
+
+	if end.torn > 0 {
+		if err := l.cut(end.torn); err != nil {
+			return err
+		}
+	} else if end.lines == 0 {
+		return l.created()
+	}
+	return nil
+}
+
+// created writes the first record of a chain.
+func (l *Log) created() error {
+	fingerprint := sha256.Sum256(l.o.Signer.PublicKey())
+	return l.event("AuditLogCreated", createdDetails{hex.EncodeToString(fingerprint[:])})
+}
+
+// createdDetails are the serviceEventDetails of AuditLogCreated.
+type createdDetails struct {
+	PublicKeySHA256 string `json:"publicKeySha256"` // of the SubjectPublicKeyInfo
+}
+
+// reopen opens the newest file.
+func (l *Log) reopen(path string, end ending) error {
+	f, err := l.disk.open(path)
+	if err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	l.file, l.path, l.number, l.offset = f, path, fileNumber(path), end.offset
+	// Lines that a process wrote and did not live to sync are lines of the chain now. They have to be on disk before any that follows them.
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	if l.info, err = f.Stat(); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	if size := end.offset + end.torn; l.info.Size() != size {
+		return fmt.Errorf("audit: %s: something else writes to it: it has %d bytes and had %d", path, l.info.Size(), size)
+	}
+	return nil
+}
+
+// cut cuts off the n bytes that a crash left of lines which nobody was told are written, and records it. If the process ends in between, the cut
+// is not recorded, and nothing is missing that was ever promised.
+func (l *Log) cut(n int64) error {
+	hash := sha256.New()
+	if _, err := io.Copy(hash, io.NewSectionReader(l.file, l.offset, n)); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	if err := l.file.Truncate(l.offset); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	if err := l.file.Sync(); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	if l.head.Sequence == 0 {
+		if err := l.created(); err != nil {
+			return err
+		}
+	}
+	l.o.Log.Warn("audit log ended in an unfinished line, which was cut off", "file", l.path, "bytes", n)
+	return l.event("AuditLogRecovered", struct {
+		File   string `json:"file"`
+		Bytes  int64  `json:"bytes"`
+		SHA256 string `json:"sha256"`
+	}{filepath.Base(l.path), n, hex.EncodeToString(hash.Sum(nil))})
+}
+
+// An ending is what the end of a file says.
+type ending struct {
+	lines  int // 0, 1, or 2 for more
+	log    [16]byte
+	head   Head  // of the last line
+	before Head  // of the line before
+	sealed bool  // the last line is a checkpoint that names the line before: nothing is unsigned
+	offset int64 // after the last line
+	torn   int64 // bytes after it
+}
+
+// readEnd reads the last lines of a file. It reads back only as far as it must.
+func readEnd(path string) (e ending, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return e, fmt.Errorf("audit: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return e, fmt.Errorf("audit: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return e, refuse(path, "it is not a regular file")
+	}
+	size := info.Size()
+	// The torn line, the last, the one before, and the newline before that are enough.
+	enough := int64(3*(maxLine+1) + 1)
+	var tail []byte
+	for n := int64(64 << 10); ; n *= 4 {
+		n = min(n, size, enough)
+		tail = make([]byte, n)
+		if _, err := f.ReadAt(tail, size-n); err != nil && err != io.EOF {
+			return e, fmt.Errorf("audit: %w", err)
+		}
+		if n == size || n == enough || bytes.Count(tail, []byte("\n")) >= 3 {
+			break
+		}
+	}
+	whole := int64(len(tail)) == size
+	end := bytes.LastIndexByte(tail, '\n') + 1
+	e.torn = int64(len(tail) - end)
+	e.offset = size - e.torn
+	tail = tail[:end]
+	if len(tail) == 0 {
+		if !whole {
+			return e, refuse(path, "it has no line in its last 3 MiB")
+		}
+		return e, nil
+	}
+
+	line, rest, first := lastLine(tail)
+	if first && !whole {
+		return e, refuse(path, "its last line is too long")
+	}
+	t, ok := parseTrailer(line)
+	if !ok || !jsontext.Value(line).IsValid() {
+		return e, refuse(path, "its last line is not a record")
+	}
+	e.lines, e.log = 1, t.log
+	e.head = Head{t.sequence, sha256.Sum256(line)}
+	e.before = Head{t.sequence - 1, t.previous}
+	if c, ok := parseCheckpoint(line, t); ok {
+		e.sealed = c.head == e.before
+	}
+	if first {
+		return e, nil
+	}
+	e.lines = 2
+	line, _, first = lastLine(rest)
+	if first && !whole {
+		return e, refuse(path, "its last line but one is too long")
+	}
+	if t, ok := parseTrailer(line); !ok || t.log != e.log || (Head{t.sequence, sha256.Sum256(line)}) != e.before {
+		return e, refuse(path, "its last line does not continue the one before")
+	}
+	return e, nil
+}
+
+// lastLine splits the last line off some that all end in a newline. The first of them may not be whole.
+func lastLine(lines []byte) (line, rest []byte, first bool) {
+	lines = lines[:len(lines)-1]
+	n := bytes.LastIndexByte(lines, '\n') + 1
+	return lines[n:], lines[:n], n == 0
+}
+
+func refuse(path, why string) error {
+	return fmt.Errorf("audit: %s: %s. A crash does not do that. See what it is with 'strongroom audit verify', "+
+		"keep the directory as evidence by moving it away, and start again: that begins a new chain", path, why)
+}
+
+// makeDir makes the directory if its parent exists.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if err == nil {
+		err = syncParent(dir)
+	} else if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	return nil
+}
+
+// syncParent waits until the directory that path is in is on disk, and with it the name.
+func syncParent(path string) error {
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// lockDir takes the lock of a log: flock(2) on a file in its directory, which ends with unlock or with the process. The file stays for ever,
+// because to remove a lock's file is to let two processes each hold a lock of that name.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	for {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err != syscall.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		if err == syscall.EWOULDBLOCK {
+			return nil, fmt.Errorf("audit: %s is in use by another strongroom, which holds %s", dir, f.Name())
+		}
+		return nil, fmt.Errorf("audit: lock %s: %w", f.Name(), err)
+	}
+	return f, nil
+}
+
+func unlock(f *os.File) error { return f.Close() }
+
+// PublicKeyPEM returns the key that verifies the log. The same text is in the file public-key.pem in the log's directory; an auditor takes it from
+// somewhere else.
+func (l *Log) PublicKeyPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: l.o.Signer.PublicKey()})
+}
+
+// writePublicKey writes public-key.pem if it is not there. It refuses another key, since a chain that is signed by two verifies with neither.
+func (l *Log) writePublicKey() error {
+	path := filepath.Join(l.o.Dir, publicKeyFile)
+	text := l.PublicKeyPEM()
+	old, err := os.ReadFile(path)
+	if err == nil {
+		if block, _ := pem.Decode(old); block != nil && !bytes.Equal(block.Bytes, l.o.Signer.PublicKey()) {
+			return fmt.Errorf("audit: %s is not the key that signs now. One chain is signed by one key: "+
+				"move the directory away to begin a new chain, or remove the file if it does not belong here", path)
+		}
+		if bytes.Equal(old, text) {
+			return nil
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("audit: %w", err)
+	}
+	temp := path + ".new"
+	if err := os.WriteFile(temp, text, 0o644); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	return nil
+}
