@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"strongroom/keyspec"
 	"strongroom/kms"
 )
@@ -354,6 +356,9 @@ func FuzzDecode(f *testing.F) {
 		case nil:
 			if req.KeyID == "" || len(req.Secret) == 0 {
 				t.Errorf("%q: a required member is missing and nobody said so", body)
+			}
+			if record := everythingPlan.appendParameters(nil, &req); !jsontext.Value(record).IsValid() {
+				t.Errorf("%q: the record is no JSON: %s", body, record)
 			}
 		case *refusal:
 			if err.name != "SerializationException" {

@@ -22,6 +22,7 @@ type form struct {
 var forms = map[kms.Code]form{
 	kms.AccessDenied:      {name: "AccessDeniedException", status: http.StatusBadRequest},
 	kms.AlreadyExists:     {name: "AlreadyExistsException", status: http.StatusBadRequest},
+	kms.Conflict:          {name: "ConflictException", status: http.StatusBadRequest},
 	kms.Disabled:          {name: "DisabledException", status: http.StatusBadRequest},
 	kms.DryRunSucceeded:   {name: "DryRunOperationException", status: http.StatusBadRequest},
 	kms.IncorrectKey:      {name: "IncorrectKeyException", status: http.StatusBadRequest},
@@ -29,6 +30,7 @@ var forms = map[kms.Code]form{
 	kms.InvalidAliasName:  {name: "InvalidAliasNameException", status: http.StatusBadRequest},
 	kms.InvalidArn:        {name: "InvalidArnException", status: http.StatusBadRequest},
 	kms.InvalidCiphertext: {name: "InvalidCiphertextException", status: http.StatusBadRequest, silent: true},
+	kms.InvalidGrantID:    {name: "InvalidGrantIdException", status: http.StatusBadRequest},
 	kms.InvalidGrantToken: {name: "InvalidGrantTokenException", status: http.StatusBadRequest},
 	kms.InvalidKeyUsage:   {name: "InvalidKeyUsageException", status: http.StatusBadRequest},
 	kms.InvalidMarker:     {name: "InvalidMarkerException", status: http.StatusBadRequest},
@@ -39,6 +41,7 @@ var forms = map[kms.Code]form{
 	kms.NotAuthorized:     {name: "NotAuthorizedException", status: http.StatusBadRequest},
 	kms.NotFound:          {name: "NotFoundException", status: http.StatusBadRequest},
 	kms.InvalidTag:        {name: "TagException", status: http.StatusBadRequest},
+	kms.Throttled:         {name: "ThrottlingException", status: http.StatusBadRequest},
 	kms.Unsupported:       {name: "UnsupportedOperationException", status: http.StatusBadRequest},
 	kms.Validation:        {name: "ValidationException", status: http.StatusBadRequest},
 }
@@ -46,6 +49,7 @@ var forms = map[kms.Code]form{
 // The refusals of the front end, before there is an operation that could refuse.
 var (
 	dependencyTimeout      = form{name: "DependencyTimeoutException", status: http.StatusInternalServerError}
+	expiredToken           = form{name: "ExpiredTokenException", status: http.StatusBadRequest}
 	incompleteSignature    = form{name: "IncompleteSignatureException", status: http.StatusBadRequest}
 	invalidSignature       = form{name: "InvalidSignatureException", status: http.StatusBadRequest}
 	missingToken           = form{name: "MissingAuthenticationTokenException", status: http.StatusBadRequest}

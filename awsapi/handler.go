@@ -1,14 +1,17 @@
-// Package awsapi is the wire: it makes a [kms.Service] speak to every client of AWS KMS, in AWS JSON 1.1 under Signature Version 4.
+// Package awsapi is the wire: it makes a [kms.Service] speak to every client of AWS KMS, in AWS JSON 1.1 under Signature Version 4. Of AWS STS it
+// speaks one operation, by which a client learns who it is.
 //
 // It knows three things that no other package does: the names and statuses of errors (errors.go), how a signature is checked (sigv4.go), and
-// which operations there are (operations.go). It promises that no operation is reached by a request that a known access key did not sign,
-// nor with members that the model of AWS KMS forbids. It knows nothing of keys, stores and devices.
+// which operations there are (operations.go, sts.go). It promises that no operation is reached by a request that a known access key did not sign,
+// nor with members that the model of AWS KMS forbids, and that nothing is sent of what an operation did before it is on record (call.go). It knows
+// nothing of keys, stores and devices.
 package awsapi
 
 import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -17,7 +20,6 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,7 +32,7 @@ import (
 type Options struct {
 	Log    *slog.Logger     // for operators: what failed and why. Default: slog.Default()
 	Region string           // that signatures must be scoped to. Default: the service's
-	Now    func() time.Time // the clock that the date of a signature is compared with. Default: time.Now
+	Now    func() time.Time // the clock that signatures and sessions are measured by. Default: time.Now
 }
 
 const (
@@ -43,25 +45,44 @@ const (
 
 // handler is the service as HTTP sees it. It is safe for concurrent use.
 type handler struct {
-	service    *kms.Service
-	operations map[string]operation
-	verifier   *verifier
-	readiness  *readiness
-	log        *slog.Logger
+	service   *kms.Service
+	records   records
+	verifier  *verifier
+	kms, sts  *protocol
+	readiness *readiness
+	log       *slog.Logger
 }
 
-// New returns a handler that serves s: the operations of AWS KMS at POST /, and for load balancers GET /healthz and GET /readyz.
+// A protocol is how one of the two services is asked and how it answers.
+type protocol struct {
+	scope       scope // of signatures
+	contentType string
+	find        func(r *http.Request, body []byte) (name string, o operation, err error)
+	form        func(form) form // what a refusal is called
+	appendError func(b []byte, f form, message, request string) []byte
+}
+
+// New returns a handler that serves s: the operations of AWS KMS and STS at /, and for load balancers GET /healthz and GET /readyz.
 //
 // A deadline for requests is the caller's to set, in the server or around the handler.
 func New(s *kms.Service, o Options) http.Handler {
 	if o.Region == "" {
 		o.Region = s.Region()
 	}
-	return newHandler(s, s, s.Ready, operations, o)
+	return newHandler(parts{s, s, s, s.Ready, operations, stsOperations}, o)
 }
 
-// newHandler is New with its parts apart, for tests.
-func newHandler(s *kms.Service, keys Credentials, ready func(context.Context) error, operations map[string]operation, o Options) *handler {
+// parts are what a handler is made of, apart for tests.
+type parts struct {
+	service    *kms.Service
+	records    records
+	keys       Credentials
+	ready      func(context.Context) error
+	operations map[string]operation
+	sts        map[string]operation
+}
+
+func newHandler(p parts, o Options) *handler {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
@@ -69,11 +90,37 @@ func newHandler(s *kms.Service, keys Credentials, ready func(context.Context) er
 		o.Now = time.Now
 	}
 	return &handler{
-		service:    s,
-		operations: operations,
-		verifier:   &verifier{keys: keys, region: o.Region, service: "kms", now: o.Now, derived: newSigningKeys(10_000)},
-		readiness:  &readiness{check: ready, log: o.Log},
-		log:        o.Log,
+		service:   p.service,
+		records:   p.records,
+		verifier:  &verifier{keys: p.keys, now: o.Now, derived: newSigningKeys(10_000)},
+		kms:       kmsProtocol(p.operations, o.Region),
+		sts:       stsProtocol(p.sts, o.Region),
+		readiness: &readiness{check: p.ready, log: o.Log},
+		log:       o.Log,
+	}
+}
+
+// kmsProtocol is AWS JSON 1.1, with the operations given.
+func kmsProtocol(operations map[string]operation, region string) *protocol {
+	return &protocol{
+		scope:       scope{"kms", []string{region}},
+		contentType: jsonType,
+		find: func(r *http.Request, _ []byte) (string, operation, error) {
+			var name string
+			if target := r.Header["X-Amz-Target"]; len(target) == 1 {
+				name, _ = strings.CutPrefix(target[0], targetPrefix)
+				if len(name) == len(target[0]) {
+					name = ""
+				}
+			}
+			o, known := operations[name]
+			if !known {
+				return "", o, &refusal{form: unknownOperation}
+			}
+			return name, o, nil
+		},
+		form:        func(f form) form { return f },
+		appendError: func(b []byte, f form, message, _ string) []byte { return appendError(b, f, message) },
 	}
 }
 
@@ -100,7 +147,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusRequestEntityTooLarge, "text/plain", []byte("HTTP content length exceeded 200000 bytes."))
 		return
 	} else if err != nil {
-		h.finish(w, r, x, &refusal{form: serializationException, err: fmt.Errorf("read the body: %w", err)})
+		h.finish(w, r, x, h.kms, &refusal{form: serializationException, err: fmt.Errorf("read the body: %w", err)})
+		return
+	}
+	if isQuery(r) {
+		h.finish(w, r, x, h.sts, h.call(r, x, h.sts))
 		return
 	}
 	// Without the right content type AWS's front end does not see a JSON request, and answers in XML.
@@ -108,7 +159,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusNotFound, "application/xml", []byte("<UnknownOperationException/>\n"))
 		return
 	}
-	h.finish(w, r, x, h.call(x, r))
+	h.finish(w, r, x, h.kms, h.call(r, x, h.kms))
 }
 
 // isJSON reports whether a content type is that of AWS JSON 1.1, with or without parameters.
@@ -120,50 +171,13 @@ func isJSON(contentType string) bool {
 	return err == nil && mediaType == jsonType
 }
 
-// call finds the operation, checks who asks, and runs it. A panic in there ends this request and nothing else.
-func (h *handler) call(x *exchange, r *http.Request) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
-				panic(p)
-			}
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	var name string
-	if target := r.Header["X-Amz-Target"]; len(target) == 1 {
-		name, _ = strings.CutPrefix(target[0], targetPrefix)
-		if len(name) == len(target[0]) {
-			name = ""
-		}
-	}
-	operation, known := h.operations[name]
-	if !known {
-		return &refusal{form: unknownOperation}
-	}
-	x.operation = name
-	c, err := h.verifier.verify(r, x.in)
-	if err != nil {
-		return err
-	}
-	x.key, err = operation.run(r.Context(), h.service, kms.Caller{
-		Account:   c.Account,
-		Principal: c.Principal,
-		AccessKey: c.ID,
-		Source:    source(r.RemoteAddr),
-		RequestID: x.id,
-		UserAgent: printable(r.Header.Get("User-Agent"), maxUserAgent),
-		Secure:    r.TLS != nil,
-	}, x.in, &x.out)
-	return err
-}
-
 // finish sends what x holds, or says that it failed with err, and tells the log.
-func (h *handler) finish(w http.ResponseWriter, r *http.Request, x *exchange, err error) {
+func (h *handler) finish(w http.ResponseWriter, r *http.Request, x *exchange, p *protocol, err error) {
 	status, level, text := http.StatusOK, slog.LevelDebug, "request served"
 	if err != nil {
 		f, message := translate(err)
-		status, text = f.status, "request refused"
+		wire := p.form(f)
+		status, text = wire.status, "request refused"
 		switch {
 		case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
 			text = "client went away"
@@ -171,14 +185,17 @@ func (h *handler) finish(w http.ResponseWriter, r *http.Request, x *exchange, er
 			level, text = slog.LevelError, "request failed"
 		case f.status >= 500:
 			level, text = slog.LevelWarn, "request failed"
+		case f.name == forms[kms.AccessDenied].name:
+			level = slog.LevelInfo // err has the reason, of which the client learns nothing
 		}
 		x.clearOut()
-		x.out.Write(appendError(x.out.AvailableBuffer(), f, message))
+		x.out.Write(p.appendError(x.out.AvailableBuffer(), wire, message, x.id))
 	}
-	answer(w, status, jsonType, x.out.Bytes())
+	answer(w, status, p.contentType, x.out.Bytes())
 	// The context may be at its end, and so it must not decide whether there is a log.
 	if ctx := context.WithoutCancel(r.Context()); h.log.Enabled(ctx, level) {
-		attrs := []slog.Attr{slog.String("request", x.id), slog.String("operation", x.operation), slog.String("key", x.key)}
+		attrs := []slog.Attr{slog.String("request", x.id), slog.String("operation", x.operation), slog.String("key", x.key),
+			slog.String("principal", x.who.Principal)}
 		if err != nil {
 			attrs = append(attrs, slog.Any("err", err))
 		}
@@ -197,11 +214,13 @@ func answer(w http.ResponseWriter, status int, contentType string, body []byte) 
 
 // An exchange is one request and its answer in memory: both may hold secrets, and are wiped afterwards.
 type exchange struct {
-	id        string
-	operation string // empty until it is known to be one
-	key       string
-	in        []byte
-	out       bytes.Buffer
+	id         string
+	operation  string     // empty until it is known to be one
+	who        kms.Caller // nobody until the signature is verified
+	key        string     // that the request names
+	in         []byte
+	parameters []byte // of the request, for the record; no secrets
+	out        bytes.Buffer
 }
 
 // The largest answers with secrets are RSA_4096 pairs, below 8 kB. A buffer that never grows leaves no copy behind.
@@ -217,10 +236,11 @@ var exchanges = sync.Pool{New: func() any {
 func (x *exchange) release() {
 	clear(x.in[:cap(x.in)])
 	x.clearOut()
-	if x.out.Cap() > 4*answerSize {
-		return // a long list, once
+	if x.out.Cap() > 4*answerSize || cap(x.parameters) > 4*answerSize {
+		return // a long list or policy, once
 	}
-	x.id, x.operation, x.key, x.in = "", "", "", x.in[:0]
+	x.id, x.operation, x.key, x.who = "", "", "", kms.Caller{}
+	x.in, x.parameters = x.in[:0], x.parameters[:0]
 	exchanges.Put(x)
 }
 
@@ -275,6 +295,21 @@ func requestID() string {
 	}
 	return string(b[:])
 }
+
+// caller returns who c is and where r comes from.
+func caller(c *kms.Credential, r *http.Request, request string) kms.Caller {
+	who := c.Caller()
+	who.Source = source(r.RemoteAddr)
+	who.RequestID = request
+	who.UserAgent = printable(r.Header.Get("User-Agent"), maxUserAgent)
+	if r.TLS != nil {
+		who.Secure, who.TLS = true, tlsNames[r.TLS.Version]
+	}
+	return who
+}
+
+// tlsNames are the versions of TLS in the spelling of CloudTrail.
+var tlsNames = map[uint16]string{tls.VersionTLS12: "TLSv1.2", tls.VersionTLS13: "TLSv1.3"}
 
 // source returns the address in what net/http calls a remote address, or none for a Unix socket.
 func source(remote string) netip.Addr {

@@ -29,10 +29,11 @@ import (
 // A testServer is the handler with operations that need no service, under names that SDKs know.
 type testServer struct {
 	*httptest.Server
-	log    safeBuffer
-	who    atomic.Pointer[kms.Caller] // of the last request that reached an operation
-	writes atomic.Int64               // on connections
-	ready  atomic.Pointer[func(context.Context) error]
+	log     safeBuffer
+	who     atomic.Pointer[kms.Caller] // of the last request that reached an operation
+	writes  atomic.Int64               // on connections
+	ready   atomic.Pointer[func(context.Context) error]
+	records fakeRecords
 }
 
 type safeBuffer struct {
@@ -76,22 +77,26 @@ func newTestServer(t testing.TB, useTLS bool) *testServer {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}),
-		"Panic": op(func(*kms.Service, context.Context, kms.Caller, *noRequest) (*noResponse, error) { panic("oh no") }),
-		"Abort": op(func(*kms.Service, context.Context, kms.Caller, *noRequest) (*noResponse, error) {
-			panic(http.ErrAbortHandler)
-		}),
+		"Panic":       op(func(*kms.Service, context.Context, kms.Caller, *noRequest) (*noResponse, error) { panic("oh no") }),
 		"Broken":      fails(errors.New("CKR_GENERAL_ERROR")),
 		"Unavailable": fails(&kms.Error{Code: kms.KeyUnavailable, Err: errors.New("CKR_DEVICE_REMOVED")}),
 		"Missing":     fails(&kms.Error{Code: kms.NotFound, Detail: "Invalid keyId 'x'"}),
 		"Decrypt":     fails(&kms.Error{Code: kms.InvalidCiphertext, Err: errors.New("CKR_ENCRYPTED_DATA_INVALID")}),
+		"Denied":      fails(&kms.Error{Code: kms.AccessDenied, Detail: "User: x is not authorized", Err: errors.New("no statement allows it")}),
 		"CreateGrant": unsupported,
 	}
-	h := newHandler(nil, newFakeKeys(), func(ctx context.Context) error {
-		if f := s.ready.Load(); f != nil {
-			return (*f)(ctx)
-		}
-		return nil
-	}, table, Options{
+	h := newHandler(parts{
+		records: &s.records,
+		keys:    newFakeKeys(),
+		ready: func(ctx context.Context) error {
+			if f := s.ready.Load(); f != nil {
+				return (*f)(ctx)
+			}
+			return nil
+		},
+		operations: table,
+		sts:        testIdentity,
+	}, Options{
 		Log:    slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Region: testRegion,
 		Now:    func() time.Time { return testTime },
@@ -290,6 +295,9 @@ func TestCaller(t *testing.T) {
 		if who == nil {
 			t.Fatal(resp.Status)
 		}
+		if want := map[bool]string{true: "TLSv1.3"}[useTLS]; who.TLS != want {
+			t.Errorf("TLS is %q, want %q", who.TLS, want)
+		}
 		if who.Account != "111122223333" || who.Principal != "arn:aws:iam::111122223333:root" || who.AccessKey != testKey ||
 			who.Source.String() != "127.0.0.1" || who.Secure != useTLS || who.RequestID != resp.Header.Get("x-amzn-RequestId") ||
 			!strings.HasPrefix(who.UserAgent, "caf??x") || len(who.UserAgent) > maxUserAgent {
@@ -317,7 +325,10 @@ func TestLog(t *testing.T) {
 		{"Encrypt", `{"KeyId":"k","Plaintext":"c2VjcmV0"`, nil, "DEBUG", "SerializationException"},
 		{"Encrypt", `{"Plaintext":"c2VjcmV0"}`, nil, "DEBUG", "Value null at 'keyId'"},
 		{"Encrypt", `{"Plaintext":"c2VjcmV0"}`, func(a *attempt) { a.secret = "x" }, "DEBUG", "InvalidSignatureException"},
-		{"NoSuchThing", `{}`, nil, "DEBUG", `operation="" key=""`},
+		{"NoSuchThing", `{}`, nil, "DEBUG", `operation="" key="" principal=""`},
+		{"Missing", `{}`, nil, "DEBUG", `operation=Missing key="" principal=arn:aws:iam::111122223333:root`},
+		{"Denied", `{}`, nil, "INFO", `operation=Denied key="" principal=arn:aws:iam::111122223333:root`},
+		{"Denied", `{}`, nil, "INFO", "no statement allows it"},
 	}
 	for _, tt := range tests {
 		s.log.take()
@@ -388,20 +399,6 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-func TestAbort(t *testing.T) {
-	s := newTestServer(t, false)
-	a := defaultAttempt()
-	a.body = `{}`
-	a.prepare = func(r *http.Request) {
-		r.URL.Scheme, r.URL.Host, _ = strings.Cut(s.URL, "://")
-		r.Header.Set("X-Amz-Target", "TrentService.Abort")
-	}
-	if resp, err := s.Client().Do(a.signed(t)); err == nil {
-		t.Errorf("got %s", resp.Status)
-	}
-	s.do(t, "EnableKey", `{"KeyId":"k"}`)
-}
-
 // TestStockSDK: the types that the SDK makes of answers are the proof that the names are right.
 func TestStockSDK(t *testing.T) {
 	s := newTestServer(t, false)
@@ -467,7 +464,7 @@ func TestRead(t *testing.T) {
 func BenchmarkHandler(b *testing.B) {
 	s := newTestServer(b, false)
 	h := s.Config.Handler.(*handler)
-	h.log = slog.New(slog.DiscardHandler)
+	h.log, h.records = slog.New(slog.DiscardHandler), noRecords{}
 	a := defaultAttempt()
 	a.body = `{"KeyId":"arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab","Plaintext":"` + strings.Repeat("AAAA", 11) + `"}`
 	a.prepare = func(r *http.Request) { r.Header.Set("X-Amz-Target", "TrentService.Encrypt") }

@@ -1,7 +1,6 @@
 package awsapi
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"reflect"
@@ -18,7 +17,7 @@ var operations = map[string]operation{
 	"ConnectCustomKeyStore":               unsupported,
 	"CreateAlias":                         op((*kms.Service).CreateAlias),
 	"CreateCustomKeyStore":                unsupported,
-	"CreateGrant":                         unsupported,
+	"CreateGrant":                         op((*kms.Service).CreateGrant),
 	"CreateKey":                           op((*kms.Service).CreateKey),
 	"Decapsulate":                         unsupported,
 	"Decrypt":                             op((*kms.Service).Decrypt),
@@ -29,10 +28,10 @@ var operations = map[string]operation{
 	"DescribeCustomKeyStores":             unsupported,
 	"DescribeKey":                         op((*kms.Service).DescribeKey),
 	"DisableKey":                          op((*kms.Service).DisableKey),
-	"DisableKeyRotation":                  unsupported,
+	"DisableKeyRotation":                  op((*kms.Service).DisableKeyRotation),
 	"DisconnectCustomKeyStore":            unsupported,
 	"EnableKey":                           op((*kms.Service).EnableKey),
-	"EnableKeyRotation":                   unsupported,
+	"EnableKeyRotation":                   op((*kms.Service).EnableKeyRotation),
 	"Encapsulate":                         unsupported,
 	"Encrypt":                             op((*kms.Service).Encrypt),
 	"GenerateDataKey":                     op((*kms.Service).GenerateDataKey),
@@ -41,29 +40,29 @@ var operations = map[string]operation{
 	"GenerateDataKeyWithoutPlaintext":     op((*kms.Service).GenerateDataKeyWithoutPlaintext),
 	"GenerateMac":                         unsupported,
 	"GenerateRandom":                      op((*kms.Service).GenerateRandom),
-	"GetKeyLastUsage":                     unsupported,
-	"GetKeyPolicy":                        unsupported,
-	"GetKeyRotationStatus":                unsupported,
+	"GetKeyLastUsage":                     op((*kms.Service).GetKeyLastUsage),
+	"GetKeyPolicy":                        op((*kms.Service).GetKeyPolicy),
+	"GetKeyRotationStatus":                op((*kms.Service).GetKeyRotationStatus),
 	"GetParametersForImport":              unsupported,
 	"GetPublicKey":                        unsupported,
 	"ImportKeyMaterial":                   unsupported,
 	"ListAliases":                         op((*kms.Service).ListAliases),
-	"ListGrants":                          unsupported,
-	"ListKeyPolicies":                     unsupported,
-	"ListKeyRotations":                    unsupported,
+	"ListGrants":                          op((*kms.Service).ListGrants),
+	"ListKeyPolicies":                     op((*kms.Service).ListKeyPolicies),
+	"ListKeyRotations":                    op((*kms.Service).ListKeyRotations),
 	"ListKeys":                            op((*kms.Service).ListKeys),
-	"ListResourceTags":                    unsupported,
-	"ListRetirableGrants":                 unsupported,
-	"PutKeyPolicy":                        unsupported,
+	"ListResourceTags":                    op((*kms.Service).ListResourceTags),
+	"ListRetirableGrants":                 op((*kms.Service).ListRetirableGrants),
+	"PutKeyPolicy":                        op((*kms.Service).PutKeyPolicy),
 	"ReEncrypt":                           op((*kms.Service).ReEncrypt),
 	"ReplicateKey":                        unsupported,
-	"RetireGrant":                         unsupported,
-	"RevokeGrant":                         unsupported,
-	"RotateKeyOnDemand":                   unsupported,
+	"RetireGrant":                         op((*kms.Service).RetireGrant),
+	"RevokeGrant":                         op((*kms.Service).RevokeGrant),
+	"RotateKeyOnDemand":                   op((*kms.Service).RotateKeyOnDemand),
 	"ScheduleKeyDeletion":                 op((*kms.Service).ScheduleKeyDeletion),
 	"Sign":                                unsupported,
-	"TagResource":                         unsupported,
-	"UntagResource":                       unsupported,
+	"TagResource":                         op((*kms.Service).TagResource),
+	"UntagResource":                       op((*kms.Service).UntagResource),
 	"UpdateAlias":                         op((*kms.Service).UpdateAlias),
 	"UpdateCustomKeyStore":                unsupported,
 	"UpdateKeyDescription":                op((*kms.Service).UpdateKeyDescription),
@@ -72,53 +71,62 @@ var operations = map[string]operation{
 	"VerifyMac":                           unsupported,
 }
 
-// An operation is a method of the service with the wire on both sides of it.
+// An operation is a method of the service with the wire on both sides of it. It takes what x.in holds for x.who, and leaves the answer in x.out.
 type operation struct {
 	plan *node // of the request type; nil if the operation is not supported
-	run  func(ctx context.Context, s *kms.Service, who kms.Caller, body []byte, out *bytes.Buffer) (key string, err error)
+	run  func(ctx context.Context, s *kms.Service, x *exchange) error
 }
 
 // A wiper holds a secret that it can forget.
 type wiper interface{ Wipe() }
 
-// op adapts a method to the wire: decode, check, call, encode. It is the only code that all operations share, and there is no
-// other way in. The encoded answer goes to out, nothing for [kms.Empty]; key is the key that the request names, for the log.
+// A defaulter says what it means where the request said nothing.
+type defaulter interface{ Defaults() }
+
+// op adapts a method to the wire: decode, check, note for the record, call, encode. It is the only code that all operations share, and there is no
+// other way in. Of [kms.Empty] nothing is encoded.
 //
 // Secrets of the request and of the response are wiped before op returns, so a method must not let anything that outlives it use
 // them.
 func op[Req, Resp any](method func(*kms.Service, context.Context, kms.Caller, *Req) (*Resp, error)) operation {
 	plan := compile(reflect.TypeFor[Req]())
-	run := func(ctx context.Context, s *kms.Service, who kms.Caller, body []byte, out *bytes.Buffer) (string, error) {
+	run := func(ctx context.Context, s *kms.Service, x *exchange) error {
 		req := new(Req)
 		if w, ok := any(req).(wiper); ok {
 			defer w.Wipe()
 		}
-		if err := plan.decode(body, req); err != nil {
-			return "", err
+		if err := plan.decode(x.in, req); err != nil {
+			return err
 		}
-		key := plan.key(req)
-		resp, err := method(s, ctx, who, req)
+		x.key = plan.key(req)
+		if d, ok := any(req).(defaulter); ok {
+			d.Defaults()
+		}
+		if x.parameters = plan.appendParameters(x.parameters[:0], req); len(x.parameters) > 0 {
+			x.who.Parameters(x.parameters)
+		}
+		resp, err := method(s, ctx, x.who, req)
 		if w, ok := any(resp).(wiper); ok && resp != nil {
 			defer w.Wipe()
 		}
 		if err != nil {
-			return key, err
+			return err
 		}
 		if _, void := any(resp).(*kms.Empty); void {
-			return key, nil
+			return nil
 		}
 		// A bytes.Buffer is written to in place; another writer would get a copy, and leave one.
-		if err := json.MarshalWrite(out, resp); err != nil {
-			return key, fmt.Errorf("encode the answer: %w", err)
+		if err := json.MarshalWrite(&x.out, resp); err != nil {
+			return fmt.Errorf("encode the answer: %w", err)
 		}
-		return key, nil
+		return nil
 	}
 	return operation{plan, run}
 }
 
 // unsupported is an operation of AWS KMS that this server does not have. Who calls it proves who they are first, as for any other.
-var unsupported = operation{run: func(context.Context, *kms.Service, kms.Caller, []byte, *bytes.Buffer) (string, error) {
-	return "", &kms.Error{Code: kms.Unsupported, Detail: "The operation is not supported."}
+var unsupported = operation{run: func(context.Context, *kms.Service, *exchange) error {
+	return &kms.Error{Code: kms.Unsupported, Detail: "The operation is not supported."}
 }}
 
 // key returns the key that a request names, as the caller wrote it.

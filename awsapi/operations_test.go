@@ -118,6 +118,42 @@ func element(t reflect.Type) reflect.Type {
 	return t
 }
 
+// TestConstraintsOfOperations: what is in a structure or a list is told with its place.
+func TestConstraintsOfOperations(t *testing.T) {
+	const failed = "' failed to satisfy constraint: "
+	const grants = "[Decrypt, Encrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext, ReEncryptFrom, ReEncryptTo, Sign, Verify, GetPublicKey, " +
+		"CreateGrant, RetireGrant, DescribeKey, GenerateDataKeyPair, GenerateDataKeyPairWithoutPlaintext, GenerateMac, VerifyMac, DeriveSharedSecret]"
+	tests := []struct{ operation, body, want string }{
+		{"CreateGrant", `{"KeyId":"k","GranteePrincipal":"p","Operations":["Decrypt"],"Constraints":{"SourceArn":"short"}}`,
+			"1 validation error detected: Value 'short' at 'constraints.sourceArn" + failed + "Member must have length greater than or equal to 20"},
+		{"CreateGrant", `{"KeyId":"k","GranteePrincipal":"p","Operations":["Decrypt"],"Constraints":{"EncryptionContextSubset":{"a":null}}}`,
+			"1 validation error detected: Value '{a=null}' at 'constraints.encryptionContextSubset" + failed + "Map value must satisfy constraint: [Member must not be null]"},
+		{"CreateGrant", `{"KeyId":"k","GranteePrincipal":"p","Operations":["Decrypt","Fly"]}`,
+			"1 validation error detected: Value '[Decrypt, Fly]' at 'operations" + failed + "Member must satisfy constraint: [Member must satisfy enum value set: " + grants + "]"},
+		{"CreateGrant", `{"KeyId":"k","GranteePrincipal":"a b"}`,
+			"2 validation errors detected: Value 'a b' at 'granteePrincipal" + failed + "Member must satisfy regular expression pattern: ^[\\w+=,.@:/-]+$; " +
+				"Value null at 'operations" + failed + "Member must not be null"},
+		{"TagResource", `{"KeyId":"k","Tags":[{"TagKey":"a","TagValue":"b"},{"TagKey":"","TagValue":null}]}`,
+			"2 validation errors detected: Value '' at 'tags.2.member.tagKey" + failed + "Member must have length greater than or equal to 1; " +
+				"Value null at 'tags.2.member.tagValue" + failed + "Member must not be null"},
+		{"UntagResource", `{"KeyId":"k","TagKeys":["a",""]}`,
+			"1 validation error detected: Value '[a, ]' at 'tagKeys" + failed +
+				"Member must satisfy constraint: [Member must have length less than or equal to 128, Member must have length greater than or equal to 1]"},
+		{"EnableKeyRotation", `{"KeyId":"k","RotationPeriodInDays":89}`,
+			"1 validation error detected: Value '89' at 'rotationPeriodInDays" + failed + "Member must have value greater than or equal to 90"},
+		{"ListKeyRotations", `{"KeyId":"k","IncludeKeyMaterial":"x"}`,
+			"1 validation error detected: Value 'x' at 'includeKeyMaterial" + failed + "Member must satisfy enum value set: [ALL_KEY_MATERIAL, ROTATIONS_ONLY]"},
+		{"PutKeyPolicy", `{"KeyId":"k","PolicyName":"a-b","Policy":"{}"}`,
+			"1 validation error detected: Value 'a-b' at 'policyName" + failed + "Member must satisfy regular expression pattern: [\\w]+"},
+	}
+	for _, tt := range tests {
+		err := operations[tt.operation].run(t.Context(), nil, newExchange(tt.body))
+		if e, ok := errors.AsType[*kms.Error](err); !ok || e.Code != kms.Validation || e.Detail != tt.want {
+			t.Errorf("%s %s:\ngot  %v\nwant %s", tt.operation, tt.body, err, tt.want)
+		}
+	}
+}
+
 // Types of an operation for tests, with secrets both ways.
 type echoRequest struct {
 	KeyID     string `json:"KeyId" aws:"required,min=1,max=2048"`
@@ -135,6 +171,13 @@ type echoResponse struct {
 
 func (r *echoResponse) Wipe() { clear(r.Plaintext) }
 
+// newExchange returns an exchange with a request.
+func newExchange(body string) *exchange {
+	x := exchanges.New().(*exchange)
+	x.in = append(x.in, body...)
+	return x
+}
+
 func TestOpWipes(t *testing.T) {
 	var req *echoRequest
 	var resp *echoResponse
@@ -142,20 +185,18 @@ func TestOpWipes(t *testing.T) {
 		req, resp = r, &echoResponse{KeyID: "<k&>", Plaintext: bytes.Clone(r.Plaintext)}
 		return resp, nil
 	})
-	var out bytes.Buffer
-	out.Grow(answerSize)
-	buffer := out.AvailableBuffer()[:1]
-	key, err := o.run(t.Context(), nil, kms.Caller{}, []byte(`{"KeyId":"k","Plaintext":"AQID"}`), &out)
-	if err != nil || key != "k" {
-		t.Fatal(key, err)
+	x := newExchange(`{"KeyId":"k","Plaintext":"AQID"}`)
+	buffer := x.out.AvailableBuffer()[:1]
+	if err := o.run(t.Context(), nil, x); err != nil || x.key != "k" {
+		t.Fatal(x.key, err)
 	}
-	if want := `{"KeyId":"<k&>","Plaintext":"AQID","Truncated":false}`; out.String() != want {
-		t.Errorf("got %s, want %s", &out, want)
+	if want := `{"KeyId":"<k&>","Plaintext":"AQID","Truncated":false}`; x.out.String() != want {
+		t.Errorf("got %s, want %s", &x.out, want)
 	}
 	if !bytes.Equal(req.Plaintext, make([]byte, 3)) || !bytes.Equal(resp.Plaintext, make([]byte, 3)) {
 		t.Errorf("left %v and %v", req.Plaintext, resp.Plaintext)
 	}
-	if &out.Bytes()[0] != &buffer[0] {
+	if &x.out.Bytes()[0] != &buffer[0] {
 		t.Error("the answer was written elsewhere and copied, which leaves a copy")
 	}
 }
@@ -166,9 +207,9 @@ func TestLargestSecretAnswerFits(t *testing.T) {
 		// RSA_4096: private key, private key encrypted, public key.
 		return &echoResponse{KeyID: r.KeyID, Plaintext: make([]byte, 2376+2376+63+550)}, nil
 	})
-	x := exchanges.New().(*exchange)
+	x := newExchange(`{"KeyId":"` + strings.Repeat("k", 2048) + `"}`)
 	buffer := x.out.AvailableBuffer()[:1]
-	if _, err := o.run(t.Context(), nil, kms.Caller{}, []byte(`{"KeyId":"`+strings.Repeat("k", 2048)+`"}`), &x.out); err != nil {
+	if err := o.run(t.Context(), nil, x); err != nil {
 		t.Fatal(err)
 	}
 	if &x.out.Bytes()[0] != &buffer[0] {
@@ -183,15 +224,15 @@ func TestOpWipesWhatFails(t *testing.T) {
 		req = r
 		return resp, &kms.Error{Code: kms.AccessDenied}
 	})
-	var out bytes.Buffer
-	_, err := o.run(t.Context(), nil, kms.Caller{}, []byte(`{"KeyId":"k","Plaintext":"AQID"}`), &out)
-	if !errors.Is(err, kms.AccessDenied) || out.Len() > 0 || req.Plaintext[0] != 0 || resp.Plaintext[0] != 0 {
-		t.Errorf("got %v, %q, left %v and %v", err, out.String(), req.Plaintext, resp.Plaintext)
+	x := newExchange(`{"KeyId":"k","Plaintext":"AQID"}`)
+	err := o.run(t.Context(), nil, x)
+	if !errors.Is(err, kms.AccessDenied) || x.out.Len() > 0 || req.Plaintext[0] != 0 || resp.Plaintext[0] != 0 {
+		t.Errorf("got %v, %q, left %v and %v", err, x.out.String(), req.Plaintext, resp.Plaintext)
 	}
 	o = op(func(_ *kms.Service, _ context.Context, _ kms.Caller, r *echoRequest) (*echoResponse, error) {
 		return nil, &kms.Error{Code: kms.AccessDenied}
 	})
-	if _, err := o.run(t.Context(), nil, kms.Caller{}, []byte(`{"KeyId":"k"}`), &out); !errors.Is(err, kms.AccessDenied) {
+	if err := o.run(t.Context(), nil, newExchange(`{"KeyId":"k"}`)); !errors.Is(err, kms.AccessDenied) {
 		t.Error(err)
 	}
 }

@@ -26,14 +26,15 @@ const (
 	kindStruct
 )
 
-// An enum is a type that names its values: the only ones that UnmarshalText takes.
+// An enum is a type that names its values: the only ones that UnmarshalText takes. String returns what it took.
 type enum interface {
 	encoding.TextUnmarshaler
 	Values() []string
+	String() string
 }
 
-// A node is how one member is decoded and what must be true of it. A request type is compiled into a tree of them once; decoding
-// then walks the tree and looks at no type and no tag again.
+// A node is how one member is decoded, what must be true of it, and whether the audit record shows it. A request type is compiled into a tree of
+// them once; what walks the tree then looks at no type and no tag again.
 type node struct {
 	kind    kind
 	pointer bool         // the field is a pointer to the type
@@ -43,6 +44,10 @@ type node struct {
 	wire  string // the member's name: KeyId
 	path  string // the same in a message: keyId
 	index int    // of the field in its struct
+
+	recorded bool   // the audit record shows it, under label
+	always   bool   // also where the request says nothing of it
+	label    []byte // "keyId":
 
 	item     *node            // list
 	fields   []*node          // structure, in the order of the struct
@@ -163,6 +168,7 @@ func (n *node) compileFields(outer []reflect.Type) error {
 			return fmt.Errorf("field %s: %w", f.Name, err)
 		}
 		field.wire, field.path, field.index = name, lowerFirst(name), i
+		field.compileRecord()
 		if n.byName[name] != nil {
 			return fmt.Errorf("field %s: %q twice", f.Name, name)
 		}
@@ -178,7 +184,7 @@ func (n *node) compileFields(outer []reflect.Type) error {
 	return nil
 }
 
-// lowerFirst returns the name of a member as messages write it.
+// lowerFirst returns the name of a member as messages and audit records write it.
 func lowerFirst(name string) string {
 	r, size := utf8.DecodeRuneInString(name)
 	return string(unicode.ToLower(r)) + name[size:]

@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"strongroom/kms"
 )
 
 const (
@@ -87,7 +89,7 @@ func (r *readiness) askOnce() (err error) {
 	return r.check(ctx)
 }
 
-// serve answers 200 if the service is ready, and otherwise 503 with one word: the log knows more.
+// serve answers 200 if the service is ready, and otherwise 503 with one word, and which part is missing: the log knows more.
 func (r *readiness) serve(w http.ResponseWriter, req *http.Request) {
 	switch err := r.get(req.Context()); {
 	case err == nil:
@@ -95,6 +97,10 @@ func (r *readiness) serve(w http.ResponseWriter, req *http.Request) {
 	case errors.Is(err, errReadyTimeout) || errors.Is(err, context.DeadlineExceeded):
 		answer(w, http.StatusServiceUnavailable, "text/plain", []byte("timeout\n"))
 	default:
-		answer(w, http.StatusServiceUnavailable, "text/plain", []byte("unavailable\n"))
+		text := "unavailable"
+		if e, ok := errors.AsType[*kms.NotReady](err); ok {
+			text += ": " + e.What
+		}
+		answer(w, http.StatusServiceUnavailable, "text/plain", []byte(text+"\n"))
 	}
 }

@@ -27,12 +27,19 @@ type signingKeys struct {
 	old   map[signingKeyID]*rememberedKey
 }
 
-type signingKeyID struct{ id, date, region string }
+type signingKeyID struct{ id, date, region, service string }
 
-// A rememberedKey belongs to one sealed secret: if an access key gets another secret, the key does not serve any more.
+// A rememberedKey belongs to one access key as it was when the HSM opened its secret. The HSM vouches for all of it: whose it is and how long a
+// session lasts are bound to the sealed secret. So if any of that changes, here is nothing to go by, and the HSM is asked again.
 type rememberedKey struct {
-	sealed []byte
-	key    signingKey
+	of  kms.Credential // what same compares
+	key signingKey
+}
+
+// same reports whether k is remembered of c as it is now.
+func (k *rememberedKey) same(c *kms.Credential) bool {
+	return bytes.Equal(k.of.Sealed, c.Sealed) && k.of.Account == c.Account && k.of.Principal == c.Principal &&
+		k.of.Session == c.Session && bytes.Equal(k.of.Token, c.Token) && k.of.Expires.Equal(c.Expires)
 }
 
 func newSigningKeys(limit int) *signingKeys {
@@ -42,8 +49,8 @@ func newSigningKeys(limit int) *signingKeys {
 // key returns the signing key of c for the scope of a, which the caller has checked, so that what is remembered is bounded by the keys and days
 // there are and not by what callers make up.
 func (s *signingKeys) key(ctx context.Context, keys Credentials, c *kms.Credential, a authorization) (signingKey, error) {
-	id := signingKeyID{a.id, a.date, a.region}
-	if key, ok := s.find(id, c.Sealed); ok {
+	id := signingKeyID{a.id, a.date, a.region, a.service}
+	if key, ok := s.find(id, c); ok {
 		return key, nil
 	}
 	secret, err := keys.Secret(ctx, c)
@@ -52,7 +59,7 @@ func (s *signingKeys) key(ctx context.Context, keys Credentials, c *kms.Credenti
 	}
 	key := deriveKey(secret, a)
 	clear(secret)
-	s.remember(id, c.Sealed, key)
+	s.remember(id, c, key)
 	return key, nil
 }
 
@@ -70,7 +77,7 @@ func deriveKey(secret []byte, a authorization) signingKey {
 	return key
 }
 
-func (s *signingKeys) find(id signingKeyID, sealed []byte) (signingKey, bool) {
+func (s *signingKeys) find(id signingKeyID, c *kms.Credential) (signingKey, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.young[id]
@@ -81,21 +88,23 @@ func (s *signingKeys) find(id signingKeyID, sealed []byte) (signingKey, bool) {
 		delete(s.old, id)
 		s.put(id, k)
 	}
-	if !bytes.Equal(k.sealed, sealed) {
+	if !k.same(c) {
 		return signingKey{}, false
 	}
 	return k.key, true
 }
 
-func (s *signingKeys) remember(id signingKeyID, sealed []byte, key signingKey) {
+func (s *signingKeys) remember(id signingKeyID, c *kms.Credential, key signingKey) {
 	// The id is a part of a header, which would stay in memory with it.
-	id = signingKeyID{strings.Clone(id.id), strings.Clone(id.date), strings.Clone(id.region)}
+	id = signingKeyID{strings.Clone(id.id), strings.Clone(id.date), strings.Clone(id.region), strings.Clone(id.service)}
+	of := kms.Credential{Account: c.Account, Principal: c.Principal, Sealed: bytes.Clone(c.Sealed),
+		Session: c.Session, Expires: c.Expires, Token: bytes.Clone(c.Token)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if before := s.young[id]; before != nil {
 		clear(before.key[:])
 	}
-	s.put(id, &rememberedKey{bytes.Clone(sealed), key})
+	s.put(id, &rememberedKey{of, key})
 }
 
 // put puts k into the young generation. The caller holds the lock.

@@ -35,15 +35,19 @@ const (
 // has no choice: everything that decides what a request means must be under the signature. It is safe for concurrent use.
 type verifier struct {
 	keys    Credentials
-	region  string
-	service string
 	now     func() time.Time
 	derived *signingKeys
 }
 
-// verify returns the access key that signed r, whose body is body. The order of the checks is AWS's, as far as it shows from outside:
-// form, date, headers, scope, key, signature.
-func (v *verifier) verify(r *http.Request, body []byte) (*kms.Credential, error) {
+// A scope is what a signature must be made for: a service, in one of some Regions.
+type scope struct {
+	service string
+	regions []string
+}
+
+// verify returns the access key that signed r, whose body is body, for the scope s. The order of the checks is AWS's, as far as it shows from
+// outside: form, date, headers, scope, key, session token, signature.
+func (v *verifier) verify(r *http.Request, body []byte, s scope) (*kms.Credential, error) {
 	headers := r.Header["Authorization"]
 	if len(headers) == 0 {
 		return nil, &refusal{form: missingToken, message: textMissingToken}
@@ -66,12 +70,8 @@ func (v *verifier) verify(r *http.Request, body []byte) (*kms.Credential, error)
 	if err := checkSigned(r, a.signed, dateHeader); err != nil {
 		return nil, err
 	}
-	if err := v.checkScope(a, signedAt); err != nil {
+	if err := s.check(a, signedAt); err != nil {
 		return nil, err
-	}
-	if len(r.Header["X-Amz-Security-Token"]) > 0 {
-		// No credential here is temporary, so a token belongs to somebody else's.
-		return nil, errUnrecognized
 	}
 	c, err := v.keys.Credential(r.Context(), a.id)
 	if errors.Is(err, kms.NotFound) || err == nil && !c.Active {
@@ -79,6 +79,10 @@ func (v *verifier) verify(r *http.Request, body []byte) (*kms.Credential, error)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find access key: %w", err)
+	}
+	// Before the signature, whose key may cost a call to the HSM.
+	if err := v.checkToken(c, r.Header["X-Amz-Security-Token"]); err != nil {
+		return nil, err
 	}
 	key, err := v.derived.key(r.Context(), v.keys, c, a)
 	if err != nil {
@@ -95,8 +99,29 @@ func (v *verifier) verify(r *http.Request, body []byte) (*kms.Credential, error)
 	return c, nil
 }
 
-// errUnrecognized is one error for a key that does not exist, one that was switched off, and one that is not ours.
+// errUnrecognized is one error for a key that does not exist, one that was switched off, one that is not ours, and a session's without its token.
 var errUnrecognized = &refusal{form: unrecognizedClient, message: "The security token included in the request is invalid."}
+
+// errExpired is told only to who has the token.
+var errExpired = &refusal{form: expiredToken, message: "The security token included in the request is expired"}
+
+// checkToken reports whether tokens, the session tokens of a request, are what must come with the access key c: for a session its one token while it
+// lasts, and otherwise none. That they are under the signature is checkSigned's to see.
+func (v *verifier) checkToken(c *kms.Credential, tokens []string) error {
+	if c.Session == "" {
+		if len(tokens) > 0 {
+			return errUnrecognized // somebody else's
+		}
+		return nil
+	}
+	if len(tokens) != 1 || !c.TokenMatches(tokens[0]) {
+		return errUnrecognized
+	}
+	if !v.now().Before(c.Expires) {
+		return errExpired
+	}
+	return nil
+}
 
 // checkDate reads the date of a request and compares it with the clock.
 func (v *verifier) checkDate(s string) (time.Time, error) {
@@ -147,14 +172,14 @@ func checkSigned(r *http.Request, signed []string, dateHeader string) error {
 	return nil
 }
 
-// checkScope reports whether the signing key is good for this service on this day. AWS tells all faults of a scope at once.
-func (v *verifier) checkScope(a authorization, signedAt time.Time) error {
+// check reports whether the signing key of a is good for s on the day of signedAt. AWS tells all faults of a scope at once.
+func (s scope) check(a authorization, signedAt time.Time) error {
 	var faults []string
-	if a.region != v.region {
+	if !slices.Contains(s.regions, a.region) {
 		faults = append(faults, "Credential should be scoped to a valid region.")
 	}
-	if a.service != v.service {
-		faults = append(faults, fmt.Sprintf("Credential should be scoped to correct service: '%s'.", v.service))
+	if a.service != s.service {
+		faults = append(faults, fmt.Sprintf("Credential should be scoped to correct service: '%s'.", s.service))
 	}
 	if a.terminator != terminator {
 		faults = append(faults, fmt.Sprintf("Credential should be scoped with a valid terminator: '%s'.", terminator))

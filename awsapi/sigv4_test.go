@@ -57,11 +57,31 @@ func newFakeKeys() *fakeKeys {
 	key := func(id string, active bool) *kms.Credential {
 		return &kms.Credential{ID: id, Account: "111122223333", Principal: "arn:aws:iam::111122223333:root", Active: active, Sealed: []byte(testSecret)}
 	}
-	return &fakeKeys{keys: map[string]*kms.Credential{testKey: key(testKey, true), "AKIAOFF": key("AKIAOFF", false), "AKIAOTHER": key("AKIAOTHER", true)}}
+	session := func(id string, active bool, expires time.Time) *kms.Credential {
+		c := key(id, active)
+		hash := sha256.Sum256([]byte(testToken))
+		c.Principal, c.Session, c.Token, c.Created, c.Expires = "arn:aws:iam::111122223333:role/admin", "alice", hash[:], testTime.Add(-time.Hour), expires
+		return c
+	}
+	f := &fakeKeys{keys: make(map[string]*kms.Credential)}
+	for _, c := range []*kms.Credential{
+		key(testKey, true), key("AKIAOFF", false), key("AKIAOTHER", true),
+		session(testSession, true, testTime.Add(time.Millisecond)), session("ASIAOFF", false, testTime.Add(time.Hour)), session("ASIAOVER", true, testTime),
+	} {
+		f.keys[c.ID] = c
+	}
+	return f
 }
 
+const (
+	testSession = "ASIASESSION"
+	testToken   = "FwoGZXIvYXdzEXAMPLE//token+="
+)
+
+var kmsScope = scope{"kms", []string{testRegion}}
+
 func newVerifier(keys Credentials) *verifier {
-	return &verifier{keys: keys, region: testRegion, service: "kms", now: func() time.Time { return testTime }, derived: newSigningKeys(10)}
+	return &verifier{keys: keys, now: func() time.Time { return testTime }, derived: newSigningKeys(10)}
 }
 
 const testBody = `{"KeyId":"alias/x"}`
@@ -69,6 +89,7 @@ const testBody = `{"KeyId":"alias/x"}`
 // A request to sign and verify, with what a test may change about it.
 type attempt struct {
 	id, secret, service, region string
+	token                       string // of a session
 	at                          time.Time
 	body                        string
 	prepare                     func(*http.Request) // before it is signed
@@ -89,7 +110,7 @@ func (a attempt) signed(t testing.TB) *http.Request {
 		a.prepare(r)
 	}
 	sum := sha256.Sum256([]byte(a.body))
-	err = v4.NewSigner().SignHTTP(context.Background(), aws.Credentials{AccessKeyID: a.id, SecretAccessKey: a.secret}, r,
+	err = v4.NewSigner().SignHTTP(context.Background(), aws.Credentials{AccessKeyID: a.id, SecretAccessKey: a.secret, SessionToken: a.token}, r,
 		hex.EncodeToString(sum[:]), a.service, a.region, a.at)
 	if err != nil {
 		t.Fatal(err)
@@ -215,6 +236,26 @@ func TestVerifyAgainstTheSDK(t *testing.T) {
 		{"session token", func(a *attempt) { a.prepare = header("X-Amz-Security-Token", "x") }, unknownText},
 		{"session token, unsigned", func(a *attempt) { a.tamper = header("X-Amz-Security-Token", "x") },
 			invalid + "'x-amz-security-token' must be a 'SignedHeader' in the AWS Authorization."},
+		{"session", func(a *attempt) { a.id, a.token = testSession, testToken }, ""},
+		{"session without its token", func(a *attempt) { a.id = testSession }, unknownText},
+		{"session with an empty token", func(a *attempt) {
+			a.id, a.prepare = testSession, header("X-Amz-Security-Token", "")
+		}, unknownText},
+		{"session with another token", func(a *attempt) { a.id, a.token = testSession, testToken+"x" }, unknownText},
+		{"session with two tokens", func(a *attempt) {
+			a.id, a.prepare = testSession, header("X-Amz-Security-Token", testToken, testToken)
+		}, unknownText},
+		{"session with an unsigned token", func(a *attempt) {
+			a.id, a.tamper = testSession, header("X-Amz-Security-Token", testToken)
+		}, invalid + "'x-amz-security-token' must be a 'SignedHeader' in the AWS Authorization."},
+		{"session with a wrong secret", func(a *attempt) { a.id, a.token, a.secret = testSession, testToken, "x" }, mismatch},
+		{"session that was switched off", func(a *attempt) { a.id, a.token = "ASIAOFF", testToken }, unknownText},
+		{"session that is over", func(a *attempt) { a.id, a.token = "ASIAOVER", testToken },
+			"ExpiredTokenException: The security token included in the request is expired"},
+		{"session that is over, another token", func(a *attempt) { a.id, a.token = "ASIAOVER", "x" }, unknownText},
+		{"session that is over, no token", func(a *attempt) { a.id = "ASIAOVER" }, unknownText},
+		{"token of a session with a permanent key", func(a *attempt) { a.token = testToken }, unknownText},
+
 		{"altered body", func(a *attempt) { a.sent = `{"KeyId":"alias/y"}` }, mismatch},
 		{"no body", func(a *attempt) { a.tamper = func(r *http.Request) { r.Body, r.ContentLength = nil, 0 } }, mismatch},
 		{"altered target", func(a *attempt) { a.tamper = header("X-Amz-Target", "TrentService.Decrypt") }, mismatch},
@@ -327,7 +368,7 @@ func TestVerifyAgainstTheSDK(t *testing.T) {
 				r.Body, r.ContentLength = io.NopCloser(strings.NewReader(a.sent)), int64(len(a.sent))
 			}
 			r, body := arrived(t, r)
-			c, err := newVerifier(newFakeKeys()).verify(r, body)
+			c, err := newVerifier(newFakeKeys()).verify(r, body, kmsScope)
 			got := ""
 			if err != nil {
 				got = err.Error()
@@ -354,7 +395,7 @@ func TestSignedDateHeader(t *testing.T) {
 		key := deriveKey([]byte(testSecret), a)
 		a.signature = string(sign(key[:], stringToSign(a, testTime, canonical)))
 		r.Header.Set("Authorization", a.String())
-		if _, err := newVerifier(newFakeKeys()).verify(r, nil); err != nil {
+		if _, err := newVerifier(newFakeKeys()).verify(r, nil, kmsScope); err != nil {
 			t.Errorf("%s: %v", date, err)
 		}
 	}
@@ -389,8 +430,8 @@ func TestSuite(t *testing.T) {
 		}
 		r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, SignedHeaders="+
 			tt.signed+", Signature="+tt.want)
-		v := &verifier{keys: newFakeKeys(), region: "us-east-1", service: "service", now: func() time.Time { return at }, derived: newSigningKeys(1)}
-		if _, err := v.verify(r, []byte(tt.body)); err != nil {
+		v := &verifier{keys: newFakeKeys(), now: func() time.Time { return at }, derived: newSigningKeys(1)}
+		if _, err := v.verify(r, []byte(tt.body), scope{"service", []string{"us-east-1"}}); err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
@@ -404,7 +445,7 @@ func TestSigningKeysAreRemembered(t *testing.T) {
 		a := defaultAttempt()
 		change(&a)
 		r, body := arrived(t, a.signed(t))
-		if _, err := v.verify(r, body); (err == nil) != want {
+		if _, err := v.verify(r, body, kmsScope); (err == nil) != want {
 			t.Errorf("got %v, want ok %v", err, want)
 		}
 	}
@@ -424,7 +465,7 @@ func TestSigningKeysAreRemembered(t *testing.T) {
 	asked(2)
 
 	// A replaced secret takes effect at once, the old one is dead, and its signing key is wiped.
-	before := v.derived.young[signingKeyID{testKey, "20260115", testRegion}]
+	before := v.derived.young[signingKeyID{testKey, "20260115", testRegion, "kms"}]
 	changed := *keys.keys[testKey]
 	changed.Sealed = []byte("another secret")
 	keys.keys[testKey] = &changed
@@ -443,6 +484,60 @@ func TestSigningKeysAreRemembered(t *testing.T) {
 	verify(true, func(a *attempt) { a.secret = "third" })
 }
 
+// TestBadTokenIsNoWork: the HSM is not asked for a session that will not do.
+func TestBadTokenIsNoWork(t *testing.T) {
+	keys := newFakeKeys()
+	v := newVerifier(keys)
+	for _, a := range []attempt{{id: testSession}, {id: testSession, token: "x"}, {id: "ASIAOVER", token: testToken}, {id: testKey, token: testToken}} {
+		b := defaultAttempt()
+		b.id, b.token = a.id, a.token
+		r, body := arrived(t, b.signed(t))
+		if _, err := v.verify(r, body, kmsScope); err == nil {
+			t.Errorf("%s with token %q is good", a.id, a.token)
+		}
+	}
+	if n := keys.secrets.Load(); n != 0 {
+		t.Errorf("%d secrets were opened", n)
+	}
+}
+
+// TestRememberedKeyIsOfOneCredential: what the HSM vouched for at the opening of a secret cannot be changed beside it afterwards.
+func TestRememberedKeyIsOfOneCredential(t *testing.T) {
+	hash := sha256.Sum256([]byte("another token"))
+	for name, change := range map[string]func(*kms.Credential){
+		"account":   func(c *kms.Credential) { c.Account = "444455556666" },
+		"principal": func(c *kms.Credential) { c.Principal = "arn:aws:iam::111122223333:role/other" },
+		"session":   func(c *kms.Credential) { c.Session = "bob" },
+		"expiry":    func(c *kms.Credential) { c.Expires = testTime.Add(time.Hour) },
+		"token":     func(c *kms.Credential) { c.Token = hash[:] },
+		"":          func(c *kms.Credential) { c.LastUsed = testTime },
+	} {
+		keys := newFakeKeys()
+		v := newVerifier(keys)
+		for range 2 {
+			a := defaultAttempt()
+			a.id, a.token = testSession, testToken
+			if name == "token" && keys.secrets.Load() > 0 {
+				a.token = "another token"
+			}
+			r, body := arrived(t, a.signed(t))
+			if _, err := v.verify(r, body, kmsScope); err != nil {
+				t.Fatal(name, err)
+			}
+			changed := *keys.keys[testSession]
+			change(&changed)
+			keys.keys[testSession] = &changed
+		}
+		want := int64(2)
+		if name == "" {
+			want = 1
+		}
+		if n := keys.secrets.Load(); n != want {
+			t.Errorf("another %s: %d secrets were opened, want %d", name, n, want)
+		}
+	}
+}
+
 func TestSigningKeysAreBounded(t *testing.T) {
 	s := newSigningKeys(4)
 	keys := newFakeKeys()
@@ -454,7 +549,7 @@ func TestSigningKeysAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i == 0 {
-			first = s.young[signingKeyID{"AKIA0", "20260115", testRegion}]
+			first = s.young[signingKeyID{"AKIA0", "20260115", testRegion, "kms"}]
 		}
 		// One that is in use is kept through all generations.
 		a.id = "AKIA0"
@@ -499,7 +594,7 @@ func BenchmarkVerify(b *testing.B) {
 	r, body := arrived(b, defaultAttempt().signed(b))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := v.verify(r, body); err != nil {
+		if _, err := v.verify(r, body, kmsScope); err != nil {
 			b.Fatal(err)
 		}
 	}

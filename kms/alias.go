@@ -53,9 +53,12 @@ func (s *Service) CreateAlias(ctx context.Context, who Caller, req *CreateAliasR
 	if err := checkAliasTarget(req.TargetKeyID); err != nil {
 		return nil, err
 	}
-	key, err := s.open(ctx, who, access{
-		action: "kms:CreateAlias", keyID: req.TargetKeyID, forms: aliasForms, states: notPending,
-	})
+	if err := s.permitAlias(ctx, who, "kms:CreateAlias", req.AliasName); err != nil {
+		return nil, err
+	}
+	a := manage("kms:CreateAlias", req.TargetKeyID, notPending)
+	a.forms = aliasForms
+	key, err := s.open(ctx, who, a)
 	if err != nil {
 		return nil, err
 	}
@@ -90,14 +93,17 @@ func (s *Service) UpdateAlias(ctx context.Context, who Caller, req *UpdateAliasR
 	if err := checkAliasTarget(req.TargetKeyID); err != nil {
 		return nil, err
 	}
+	if err := s.permitAlias(ctx, who, "kms:UpdateAlias", req.AliasName); err != nil {
+		return nil, err
+	}
 	for {
 		from, err := s.openAlias(ctx, who, "kms:UpdateAlias", req.AliasName)
 		if err != nil {
 			return nil, err
 		}
-		to, err := s.open(ctx, who, access{
-			action: "kms:UpdateAlias", keyID: req.TargetKeyID, forms: aliasForms, states: notPending,
-		})
+		a := manage("kms:UpdateAlias", req.TargetKeyID, notPending)
+		a.forms = aliasForms
+		to, err := s.open(ctx, who, a)
 		if err != nil {
 			return nil, err
 		}
@@ -126,6 +132,9 @@ func (s *Service) DeleteAlias(ctx context.Context, who Caller, req *DeleteAliasR
 	if err := checkAliasName(req.AliasName); err != nil {
 		return nil, err
 	}
+	if err := s.permitAlias(ctx, who, "kms:DeleteAlias", req.AliasName); err != nil {
+		return nil, err
+	}
 	if _, err := s.openAlias(ctx, who, "kms:DeleteAlias", req.AliasName); err != nil {
 		return nil, err
 	}
@@ -139,9 +148,17 @@ func (s *Service) DeleteAlias(ctx context.Context, who Caller, req *DeleteAliasR
 
 // openAlias passes the gate for the key that an alias of the caller's account points at.
 func (s *Service) openAlias(ctx context.Context, who Caller, action, name string) (*openKey, error) {
-	return s.open(ctx, who, access{
-		action: action, keyID: name, forms: keyForms{alias: true}, states: anyState,
-	})
+	a := manage(action, name, anyState)
+	a.forms = keyForms{alias: true}
+	return s.open(ctx, who, a)
+}
+
+// permitAlias decides whether who may do something to an alias of its account: identity policies do, and for its key the key's policy too. The record
+// shows both.
+func (s *Service) permitAlias(ctx context.Context, who Caller, action, name string) error {
+	arn := s.aliasARN(who.Account, name)
+	who.trail.resource(who.Account, arn)
+	return s.permit(ctx, who, access{action: action}, arn)
 }
 
 // ListAliasesRequest is the input of ListAliases.
@@ -173,13 +190,19 @@ func (s *Service) ListAliases(ctx context.Context, who Caller, req *ListAliasesR
 	if err != nil {
 		return nil, err
 	}
+	if err := s.permit(ctx, who, access{action: "kms:ListAliases"}, "*"); err != nil {
+		return nil, err
+	}
 	var of KeyID
 	if req.KeyID != "" {
-		key, err := s.open(ctx, who, access{
-			action: "kms:ListAliases", keyID: req.KeyID, forms: manageForms, states: anyState,
-		})
+		// Who may list all aliases may list those of one key: the key's policy is not asked.
+		a := manage("kms:ListAliases", req.KeyID, anyState)
+		key, err := s.resolve(ctx, who, &a)
 		if err != nil {
 			return nil, err
+		}
+		if key.Account != who.Account {
+			return nil, s.denyForeign(who, a.action, "the key is another account's")
 		}
 		of = key.ID
 	}

@@ -43,8 +43,3 @@ func (s *Service) keyARN(account string, id KeyID) string {
 func (s *Service) aliasARN(account, name string) string {
 	return arn{s.partition, s.region, account, name}.String()
 }
-
-// RootARN returns the ARN of an account's root, the principal that Init makes.
-func RootARN(partition, account string) string {
-	return "arn:" + partition + ":iam::" + account + ":root"
-}

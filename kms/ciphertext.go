@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"hash"
 	"maps"
 	"slices"
@@ -124,6 +125,7 @@ func (k *openKey) unseal(ctx context.Context, h header, sealed []byte, encryptio
 // that is not the request's is IncorrectKey; one of a key that was never here, is gone, or is another account's is refused in words that fit
 // all three.
 func (s *Service) openCiphertext(ctx context.Context, who Caller, a access, h header) (*openKey, error) {
+	s.catchUp(ctx, h)
 	if a.keyID != "" {
 		a.check = func(key *Key) error {
 			switch {
@@ -136,6 +138,9 @@ func (s *Service) openCiphertext(ctx context.Context, who Caller, a access, h he
 		}
 		return s.open(ctx, who, a)
 	}
+	if err := checkGrantTokens(a.grantTokens); err != nil {
+		return nil, err
+	}
 	key, err := s.key(ctx, h.key)
 	if isNotStored(err) {
 		return nil, s.refuseUnknown(ctx, who, a.action, h)
@@ -143,16 +148,14 @@ func (s *Service) openCiphertext(ctx context.Context, who Caller, a access, h he
 	if err != nil {
 		return nil, err
 	}
-	if key.Account != who.Account {
-		return nil, s.denyCiphertext(who, a.action)
-	}
+	a.fromCiphertext = true
 	a.check = func(key *Key) error {
 		if key.material(h.material) == nil {
 			return errCiphertext
 		}
 		return nil
 	}
-	return s.openResolved(who, a, key)
+	return s.openResolved(ctx, who, a, key)
 }
 
 // refuseUnknown refuses a ciphertext whose key id is unknown. If its material is one of the caller's account, the id was tampered with.
@@ -173,5 +176,5 @@ func (s *Service) refuseUnknown(ctx context.Context, who Caller, action string, 
 	if err == nil && owner.Account == who.Account && owner.ID != h.key {
 		return errCiphertext
 	}
-	return s.denyCiphertext(who, action)
+	return s.denyCiphertext(who, action, fmt.Sprintf("there is no key %s", h.key))
 }

@@ -135,7 +135,7 @@ func goldenKey(t testing.TB, g golden, iv []byte) *openKey {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := &Key{ID: id, Materials: []Material{{ID: hsm.ID(unhex(t, g.MaterialID))}}}
+	key := &Key{ID: id, Materials: []Material{{ID: hsm.ID(unhex(t, g.MaterialID)), Ref: hsm.Ref("ref")}}}
 	return &openKey{Key: key, device: newSoftKey(t, unhex(t, g.AESKey), iv)}
 }
 

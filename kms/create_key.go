@@ -3,8 +3,8 @@ package kms
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,31 +31,16 @@ type CreateKeyResponse struct {
 	KeyMetadata KeyMetadata `json:"KeyMetadata"`
 }
 
-// A Tag is a name and a value that a client puts on a key [API, Tag].
-type Tag struct {
-	TagKey   string `json:"TagKey" aws:"required,min=1,max=128"`
-	TagValue string `json:"TagValue" aws:"required,min=0,max=256"`
-}
-
-const (
-	maxTags   = 50
-	maxPolicy = 32768 // bytes
-)
-
 // CreateKey makes a symmetric encryption key, whose material is made in the device and stays there.
 func (s *Service) CreateKey(ctx context.Context, who Caller, req *CreateKeyRequest) (*CreateKeyResponse, error) {
 	if err := checkKeyKind(req); err != nil {
 		return nil, err
 	}
-	policy := req.Policy
-	if policy == "" {
-		policy = s.defaultPolicy(who.Account)
-	}
-	if err := checkPolicyText(policy); err != nil {
-		return nil, err
-	}
 	tags, err := tagMap(req.Tags)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.permitCreation(ctx, who, req, tags); err != nil {
 		return nil, err
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
@@ -65,14 +50,75 @@ func (s *Service) CreateKey(ctx context.Context, who Caller, req *CreateKeyReque
 		State:       StateCreating,
 		Description: req.Description,
 		Created:     now,
-		Policy:      policy,
+		Policy:      req.Policy,
 		Tags:        tags,
 		Materials:   []Material{{ID: newMaterialID(), Created: now}},
 	}
+	if key.Policy == "" {
+		key.Policy = s.defaultPolicy(who.Account)
+	} else {
+		d, err := s.keyPolicy(ctx, key.Policy)
+		if err != nil {
+			return nil, err
+		}
+		if !req.BypassPolicyLockoutSafetyCheck {
+			if err := s.checkLockout(ctx, who, key, d); err != nil {
+				return nil, err
+			}
+		}
+	}
+	who.trail.resource(key.Account, s.keyARN(key.Account, key.ID))
 	if err := s.createKey(ctx, key); err != nil {
 		return nil, err
 	}
-	return &CreateKeyResponse{KeyMetadata: s.metadata(key)}, nil
+	resp := &CreateKeyResponse{KeyMetadata: s.metadata(key)}
+	who.trail.answer(recordMetadata(&resp.KeyMetadata))
+	return resp, nil
+}
+
+// permitCreation decides whether who may create such a key, and tag it: identity policies do.
+func (s *Service) permitCreation(ctx context.Context, who Caller, req *CreateKeyRequest, tags map[string]string) error {
+	a := access{action: "kms:CreateKey", conditions: append(tagConditions(tags),
+		condition{"kms:keyspec", []string{symmetricDefault}},
+		condition{"kms:customermasterkeyspec", []string{symmetricDefault}},
+		condition{"kms:keyusage", []string{"ENCRYPT_DECRYPT"}},
+		condition{"kms:customermasterkeyusage", []string{"ENCRYPT_DECRYPT"}},
+		condition{"kms:keyorigin", []string{"AWS_KMS"}},
+		condition{"kms:multiregion", []string{strconv.FormatBool(req.MultiRegion)}},
+		condition{"kms:bypasspolicylockoutsafetycheck", []string{strconv.FormatBool(req.BypassPolicyLockoutSafetyCheck)}},
+	)}
+	if req.MultiRegion {
+		a.conditions = append(a.conditions, condition{"kms:multiregionkeytype", []string{"PRIMARY"}})
+	}
+	if err := s.permit(ctx, who, a, "*"); err != nil {
+		return err
+	}
+	if len(tags) == 0 {
+		return nil
+	}
+	a.action = "kms:TagResource"
+	return s.permit(ctx, who, a, "*")
+}
+
+// Defaults says what the request means where it says nothing.
+func (r *CreateKeyRequest) Defaults() {
+	if r.CustomerMasterKeySpec == "" {
+		setDefault(&r.KeySpec, symmetricDefault)
+	}
+	if r.KeySpec == symmetricDefault || r.CustomerMasterKeySpec == symmetricDefault {
+		setDefault(&r.KeyUsage, "ENCRYPT_DECRYPT")
+	}
+	setDefault(&r.Origin, "AWS_KMS")
+}
+
+// recordMetadata returns what the audit record shows of a new key: what the answer did, under the names of CloudTrail.
+func recordMetadata(m *KeyMetadata) any {
+	return map[string]any{"keyMetadata": map[string]any{
+		"aWSAccountId": m.AWSAccountID, "arn": m.Arn, "creationDate": m.CreationDate.UTC().Format(recordDate), "currentKeyMaterialId": m.CurrentKeyMaterialID,
+		"customerMasterKeySpec": m.CustomerMasterKeySpec, "description": m.Description, "enabled": m.Enabled, "encryptionAlgorithms": m.EncryptionAlgorithms,
+		"keyId": m.KeyID, "keyManager": m.KeyManager, "keySpec": m.KeySpec, "keyState": m.KeyState, "keyUsage": m.KeyUsage,
+		"multiRegion": m.MultiRegion, "origin": m.Origin,
+	}}
 }
 
 // createKey stores the key, makes its material in the device, and enables it, in this order, so that at every moment what is in the
@@ -184,34 +230,4 @@ func (s *Service) defaultPolicy(account string) string {
     "Resource" : "*"
   } ]
 }`
-}
-
-// checkPolicyText refuses a key policy that is too long or not a JSON object. A policy is kept, and nothing is decided by it yet.
-func checkPolicyText(policy string) error {
-	if len(policy) > maxPolicy {
-		return errorf(LimitExceeded, "The key policy is larger than %d bytes.", maxPolicy)
-	}
-	var document map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(policy), &document); err != nil || document == nil {
-		return errorf(MalformedPolicy, "")
-	}
-	return nil
-}
-
-// tagMap returns tags by name, if they are what AWS allows on a key.
-func tagMap(tags []Tag) (map[string]string, error) {
-	m := make(map[string]string, len(tags))
-	for _, t := range tags {
-		if len(t.TagKey) >= 4 && strings.EqualFold(t.TagKey[:4], "aws:") {
-			return nil, errorf(InvalidTag, "Tags beginning with aws: are reserved")
-		}
-		if _, ok := m[t.TagKey]; ok {
-			return nil, errorf(InvalidTag, "Duplicate tag keys")
-		}
-		m[t.TagKey] = t.TagValue
-	}
-	if len(m) > maxTags {
-		return nil, errorf(InvalidTag, "Too many tags")
-	}
-	return m, nil
 }

@@ -3,9 +3,13 @@ package kms
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base32"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
+	"time"
 
 	"strongroom/hsm"
 )
@@ -17,16 +21,60 @@ type AccessKey struct {
 }
 
 // NewAccessKey returns a random access key in the form of AWS's: "AKIA" and 16 characters, and a secret of 40.
-func NewAccessKey() AccessKey {
-	var id [10]byte
+func NewAccessKey() AccessKey { return newAccessKey("AKIA") }
+
+func newAccessKey(prefix string) AccessKey {
 	var secret [30]byte
-	rand.Read(id[:])     // never fails (crypto/rand)
-	rand.Read(secret[:]) // 240 bits
-	return AccessKey{
-		ID:     "AKIA" + base32.StdEncoding.EncodeToString(id[:]),
-		Secret: base64.StdEncoding.EncodeToString(secret[:]),
+	rand.Read(secret[:]) // 240 bits; never fails (crypto/rand)
+	defer clear(secret[:])
+	return AccessKey{ID: newIAMID(prefix), Secret: base64.StdEncoding.EncodeToString(secret[:])}
+}
+
+// newIAMID returns a random identifier in the form of AWS's: four letters that say of what, and 16 characters.
+func newIAMID(prefix string) string {
+	var id [10]byte
+	rand.Read(id[:]) // never fails (crypto/rand)
+	return prefix + base32.StdEncoding.EncodeToString(id[:])
+}
+
+// A SessionKey is an access key that is good for a while, together with its session token.
+type SessionKey struct {
+	AccessKey
+	Token   string
+	Expires time.Time
+}
+
+// String names the session's access key without its secrets.
+func (k SessionKey) String() string { return k.ID }
+
+// GoString does likewise for %#v.
+func (k SessionKey) GoString() string { return fmt.Sprintf("kms.SessionKey{ID: %q}", k.ID) }
+
+// TokenMatches reports whether token is the session token of c, in a time that does not depend on it.
+func (c *Credential) TokenMatches(token string) bool {
+	sum := sha256.Sum256([]byte(token))
+	return c.Session != "" && len(c.Token) == len(sum) && subtle.ConstantTimeCompare(sum[:], c.Token) == 1
+}
+
+// sweepCredentials drops sessions that expired so long ago that nobody need be told that they did.
+func (s *Service) sweepCredentials(ctx context.Context, now time.Time) {
+	for ctx.Err() == nil {
+		n := 0
+		err := s.store.Update(ctx, func(tx Tx) (err error) {
+			n, err = tx.DeleteExpired(now.Add(-expiredKept), sweepBatch)
+			return err
+		})
+		if err != nil {
+			s.log.Error("could not drop expired sessions", "err", err)
+		}
+		if err != nil || n < sweepBatch {
+			return
+		}
 	}
 }
+
+// expiredKept is how long an expired session is told that it expired. After that its access key is unknown.
+const expiredKept = 24 * time.Hour
 
 // String names the access key without its secret.
 func (k AccessKey) String() string { return k.ID }
@@ -76,17 +124,32 @@ func sealSecret(ctx context.Context, d hsm.Device, sealer SystemKey, c *Credenti
 	return nil
 }
 
-// secretAAD is the associated data of an access key's secret:
+// secretAAD is the associated data of an access key's secret, so that it cannot be moved to another access key or principal, and a session cannot be made
+// to last longer, by somebody who can write to the store:
 //
 //	"strongroom access key v1" ‖ length (2) ‖ access key id ‖ length (2) ‖ account ‖ length (2) ‖ principal
 //
-// so that a secret cannot be moved to another access key or principal by somebody who can write to the store. The parts together
-// are at most 20 + 12 + 128 bytes.
+// and for a session
+//
+//	"strongroom session v1" ‖ SHA-256(the fields above and: length (2) ‖ name of the session ‖ length (2) ‖ token hash ‖ expiry, Unix milliseconds (8))
 func secretAAD(c *Credential) []byte {
-	b := []byte("strongroom access key v1")
-	for _, field := range []string{c.ID, c.Account, c.Principal} {
-		b = append(b, byte(len(field)>>8), byte(len(field)))
-		b = append(b, field...)
+	field := func(b []byte, s string) []byte {
+		b = append(b, byte(len(s)>>8), byte(len(s)))
+		return append(b, s...)
 	}
-	return b
+	b := []byte("strongroom access key v1")
+	if c.Session != "" {
+		b = nil
+	}
+	for _, s := range []string{c.ID, c.Account, c.Principal} {
+		b = field(b, s)
+	}
+	if c.Session == "" {
+		return b
+	}
+	b = field(b, c.Session)
+	b = field(b, string(c.Token))
+	b = binary.BigEndian.AppendUint64(b, uint64(c.Expires.UnixMilli()))
+	sum := sha256.Sum256(b)
+	return append([]byte("strongroom session v1"), sum[:]...)
 }

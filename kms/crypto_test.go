@@ -154,13 +154,15 @@ func TestRefusedRequests(t *testing.T) {
 		{"foreign key", encrypt(stranger, key.Arn), kms.AccessDenied, denied(stranger, "kms:Encrypt")},
 		{"foreign key that is not there", encrypt(stranger, arnBase+"key/"+unknown), kms.AccessDenied, denied(stranger, "kms:Encrypt")},
 		{"foreign key, with a grant token", second(r.Encrypt(ctx, stranger, &kms.EncryptRequest{KeyID: key.Arn, Plaintext: []byte("x"), GrantTokens: []string{"x"}})),
-			kms.AccessDenied, denied(stranger, "kms:Encrypt")},
+			kms.InvalidGrantToken, ""},
+		{"foreign key that is not there, with a grant token", second(r.Encrypt(ctx, stranger, &kms.EncryptRequest{KeyID: arnBase + "key/" + unknown, Plaintext: []byte("x"),
+			GrantTokens: []string{"x"}})), kms.InvalidGrantToken, ""},
 		{"foreign alias that is not there", encrypt(stranger, arnBase+"alias/none"), kms.AccessDenied, denied(stranger, "kms:Encrypt")},
 		{"foreign key by its bare id", encrypt(stranger, key.KeyID), kms.NotFound, "Key 'arn:aws:kms:local-1:444455556666:key/" + key.KeyID + "' does not exist"},
 		{"foreign ciphertext", second(r.Decrypt(ctx, stranger, &kms.DecryptRequest{CiphertextBlob: blob})), kms.AccessDenied,
 			strings.Replace(denied(stranger, "kms:Decrypt"), "this resource", "the resource associated with this ciphertext", 1)},
 		{"not a root", encrypt(kms.Caller{Account: account, Principal: "arn:aws:iam::111122223333:user/eve"}, key.KeyID), kms.AccessDenied,
-			denied(kms.Caller{Principal: "arn:aws:iam::111122223333:user/eve"}, "kms:Encrypt")},
+			"User: arn:aws:iam::111122223333:user/eve is not authorized to perform this operation"},
 		{"grant token", second(r.Encrypt(ctx, root, &kms.EncryptRequest{KeyID: key.KeyID, Plaintext: []byte("x"), GrantTokens: []string{"x"}})), kms.InvalidGrantToken, ""},
 		{"algorithm", second(r.Encrypt(ctx, root, &kms.EncryptRequest{KeyID: key.KeyID, Plaintext: []byte("x"), EncryptionAlgorithm: "RSAES_OAEP_SHA_256"})),
 			kms.InvalidKeyUsage, "Algorithm RSAES_OAEP_SHA_256 is incompatible with key spec SYMMETRIC_DEFAULT."},
@@ -255,7 +257,7 @@ func TestDryRun(t *testing.T) {
 func TestSM2CanBeOff(t *testing.T) {
 	r := newRig(t, nil)
 	key := r.newKey()
-	off, err := kms.New(t.Context(), kms.Options{Device: token, Store: r.store, Log: discard, SM2Off: true})
+	off, err := kms.New(t.Context(), kms.Options{Device: token, Store: r.store, Audit: r.audit, Log: discard, SM2Off: true})
 	must(t, err)
 	req := &kms.GenerateDataKeyPairRequest{KeyID: key.KeyID, KeyPairSpec: keyspec.SM2}
 	_, err = off.GenerateDataKeyPair(t.Context(), root, req)

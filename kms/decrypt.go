@@ -35,6 +35,9 @@ type DecryptRequest struct {
 	DryRunModifiers     []string          `json:"DryRunModifiers" aws:"item.enum=IGNORE_CIPHERTEXT"`
 }
 
+// Defaults says what the request means where it says nothing.
+func (r *DecryptRequest) Defaults() { setDefault(&r.EncryptionAlgorithm, symmetricDefault) }
+
 // DecryptResponse is the output of Decrypt.
 type DecryptResponse struct {
 	KeyID               string `json:"KeyId"`
@@ -52,15 +55,8 @@ func (s *Service) Decrypt(ctx context.Context, who Caller, req *DecryptRequest) 
 	if err := refuseRecipient(req.Recipient); err != nil {
 		return nil, err
 	}
-	a := access{
-		action:      "kms:Decrypt",
-		keyID:       req.KeyID,
-		forms:       cryptoForms,
-		grantTokens: req.GrantTokens,
-		states:      onlyEnabled,
-		dryRun:      req.DryRun,
-		algorithm:   req.EncryptionAlgorithm,
-	}
+	a := use("kms:Decrypt", req.KeyID, req.EncryptionContext, req.GrantTokens, req.DryRun)
+	a.algorithm = req.EncryptionAlgorithm
 	key, h, sealed, err := s.openSource(ctx, who, a, source{
 		blob: req.CiphertextBlob, blobName: "ciphertextBlob", keyName: "KeyId",
 		dryRun: req.DryRun, modifiers: req.DryRunModifiers,

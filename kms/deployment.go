@@ -43,8 +43,8 @@ func Init(ctx context.Context, o InitOptions) error {
 	}
 
 	now := time.Now()
-	sealer := SystemKey{Name: "access-keys", ID: newMaterialID()}
-	if sealer.Ref, err = o.Device.Generate(ctx, sealer.ID, "strongroom/system/"+sealer.Name); err != nil {
+	sealer := SystemKey{Name: sealerName, ID: newMaterialID()}
+	if sealer.Ref, err = o.Device.Generate(ctx, sealer.ID, systemLabel(sealer.Name)); err != nil {
 		return fmt.Errorf("make the key that seals secrets: %w", err)
 	}
 	credential := &Credential{
@@ -59,14 +59,17 @@ func Init(ctx context.Context, o InitOptions) error {
 	}
 	return o.Store.Update(ctx, func(tx Tx) error {
 		err := tx.InsertDeployment(&Deployment{
-			ID:           newKeyID(false).String(),
-			Created:      now,
-			Partition:    o.Partition,
-			Region:       o.Region,
-			TokenSerial:  o.TokenSerial,
-			SecretSealer: sealer,
+			ID:          newUUID(),
+			Created:     now,
+			Partition:   o.Partition,
+			Region:      o.Region,
+			TokenSerial: o.TokenSerial,
+			UsageSince:  now,
 		})
 		if err != nil {
+			return err
+		}
+		if err := tx.InsertSystemKey(&sealer); err != nil {
 			return err
 		}
 		if err := tx.InsertAccount(o.Account, now); err != nil {
@@ -76,10 +79,84 @@ func Init(ctx context.Context, o InitOptions) error {
 	})
 }
 
-// CheckToken returns nil if the device holds the deployment's keys. An error that is hsm.ErrNoKey means that the store belongs to another token.
-func (s *Service) CheckToken(ctx context.Context) error {
+// The names of the keys that serve the server itself.
+const (
+	sealerName = "access-keys" // AES-256: seals the secrets of access keys and nothing else
+	signerName = "audit"       // ECDSA P-256: signs checkpoints of the audit log and nothing else
+)
+
+// systemLabel is what a person sees in the token.
+func systemLabel(name string) string { return "strongroom/system/" + name }
+
+// An AuditSigner signs checkpoints of the audit log with a key in the device. It is an audit.Signer.
+type AuditSigner struct {
+	device hsm.Device
+	ref    hsm.Ref
+	public []byte
+}
+
+// NewAuditSigner returns the deployment's signer. Its key is made the first time: row first, so that what is in the token is known to the store.
+func NewAuditSigner(ctx context.Context, device hsm.Device, store Store) (*AuditSigner, error) {
+	fail := func(err error) (*AuditSigner, error) {
+		return nil, fmt.Errorf("the key that signs the audit log: %w", err)
+	}
+	var key *SystemKey
+	find := func(tx Tx) (err error) {
+		key, err = tx.SystemKey(signerName)
+		return err
+	}
+	err := store.View(ctx, find)
+	if isNotStored(err) {
+		err = store.Update(ctx, func(tx Tx) error {
+			return tx.InsertSystemKey(&SystemKey{Name: signerName, ID: newMaterialID()})
+		})
+		if err == nil || errors.Is(err, ErrConflict) { // another process was quicker
+			err = store.View(ctx, find)
+		}
+	}
+	if err != nil {
+		return fail(err)
+	}
+	if key.Ref == nil {
+		ref, err := device.GenerateSigner(ctx, key.ID, systemLabel(key.Name))
+		if err != nil {
+			return fail(err)
+		}
+		err = store.Update(ctx, func(tx Tx) error { return tx.SetSystemKeyRef(key.Name, ref) })
+		if err != nil && !errors.Is(err, ErrConflict) {
+			return fail(err)
+		}
+		if err := store.View(ctx, find); err != nil {
+			return fail(err)
+		}
+	}
+	public, err := device.PublicKey(ctx, key.Ref)
+	if err != nil {
+		return fail(err)
+	}
+	return &AuditSigner{device, key.Ref, public}, nil
+}
+
+// PublicKey returns the key that verifies signatures, a SubjectPublicKeyInfo in DER.
+func (a *AuditSigner) PublicKey() []byte { return a.public }
+
+// Sign signs a SHA-256 digest in the device: ECDSA on P-256, ASN.1 DER.
+func (a *AuditSigner) Sign(ctx context.Context, digest [32]byte) ([]byte, error) {
+	return a.device.Sign(ctx, a.ref, digest)
+}
+
+// CheckToken returns nil if the device holds the keys of the deployment in store. An error that is hsm.ErrNoKey means that the store belongs to another token.
+func CheckToken(ctx context.Context, device hsm.Device, store Store) error {
+	var sealer *SystemKey
+	err := store.View(ctx, func(tx Tx) (err error) {
+		sealer, err = tx.SystemKey(sealerName)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read the key that seals secrets: %w", err)
+	}
 	// To seal anything proves the key first. The result is dropped.
-	if _, err := s.device.Seal(ctx, s.sealer.Ref, nil, []byte("check"), []byte("strongroom check v1")); err != nil {
+	if _, err := device.Seal(ctx, sealer.Ref, nil, []byte("check"), []byte("strongroom check v1")); err != nil {
 		return fmt.Errorf("use the key that seals secrets: %w", err)
 	}
 	return nil

@@ -81,13 +81,9 @@ type DescribeKeyResponse struct {
 
 // DescribeKey tells of a key in any state.
 func (s *Service) DescribeKey(ctx context.Context, who Caller, req *DescribeKeyRequest) (*DescribeKeyResponse, error) {
-	key, err := s.open(ctx, who, access{
-		action:      "kms:DescribeKey",
-		keyID:       req.KeyID,
-		forms:       describeForms,
-		grantTokens: req.GrantTokens,
-		states:      anyState,
-	})
+	a := manage("kms:DescribeKey", req.KeyID, anyState)
+	a.forms, a.grantTokens = describeForms, req.GrantTokens
+	key, err := s.open(ctx, who, a)
 	if err != nil {
 		return nil, err
 	}

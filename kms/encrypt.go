@@ -15,6 +15,16 @@ type EncryptRequest struct {
 // Wipe forgets the plaintext.
 func (r *EncryptRequest) Wipe() { clear(r.Plaintext) }
 
+// Defaults says what the request means where it says nothing.
+func (r *EncryptRequest) Defaults() { setDefault(&r.EncryptionAlgorithm, symmetricDefault) }
+
+// setDefault sets a member that the request left out.
+func setDefault(member *string, value string) {
+	if *member == "" {
+		*member = value
+	}
+}
+
 // EncryptResponse is the output of Encrypt.
 type EncryptResponse struct {
 	CiphertextBlob      []byte `json:"CiphertextBlob"`
@@ -24,15 +34,9 @@ type EncryptResponse struct {
 
 // Encrypt encrypts up to 4096 bytes under a key.
 func (s *Service) Encrypt(ctx context.Context, who Caller, req *EncryptRequest) (*EncryptResponse, error) {
-	key, err := s.open(ctx, who, access{
-		action:      "kms:Encrypt",
-		keyID:       req.KeyID,
-		forms:       cryptoForms,
-		grantTokens: req.GrantTokens,
-		states:      onlyEnabled,
-		dryRun:      req.DryRun,
-		algorithm:   req.EncryptionAlgorithm,
-	})
+	a := use("kms:Encrypt", req.KeyID, req.EncryptionContext, req.GrantTokens, req.DryRun)
+	a.algorithm = req.EncryptionAlgorithm
+	key, err := s.open(ctx, who, a)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ const (
 	_ Code = iota
 	AccessDenied
 	AlreadyExists
+	Conflict
 	Disabled
 	DryRunSucceeded
 	IncorrectKey
@@ -19,6 +20,7 @@ const (
 	InvalidAliasName
 	InvalidArn
 	InvalidCiphertext
+	InvalidGrantID
 	InvalidGrantToken
 	InvalidKeyUsage
 	InvalidMarker
@@ -29,6 +31,7 @@ const (
 	NotAuthorized
 	NotFound
 	InvalidTag
+	Throttled
 	Unsupported
 	Validation
 	codeEnd
@@ -37,6 +40,7 @@ const (
 var codeNames = [codeEnd]string{
 	AccessDenied:      "access denied",
 	AlreadyExists:     "already exists",
+	Conflict:          "conflict",
 	Disabled:          "key disabled",
 	DryRunSucceeded:   "dry run succeeded",
 	IncorrectKey:      "incorrect key",
@@ -44,6 +48,7 @@ var codeNames = [codeEnd]string{
 	InvalidAliasName:  "invalid alias name",
 	InvalidArn:        "invalid ARN",
 	InvalidCiphertext: "invalid ciphertext",
+	InvalidGrantID:    "invalid grant id",
 	InvalidGrantToken: "invalid grant token",
 	InvalidKeyUsage:   "invalid key usage",
 	InvalidMarker:     "invalid marker",
@@ -54,6 +59,7 @@ var codeNames = [codeEnd]string{
 	NotAuthorized:     "not authorized",
 	NotFound:          "not found",
 	InvalidTag:        "invalid tag",
+	Throttled:         "throttled",
 	Unsupported:       "unsupported operation",
 	Validation:        "invalid request",
 }

@@ -72,20 +72,14 @@ func (s *Service) GenerateDataKeyWithoutPlaintext(ctx context.Context, who Calle
 
 // dataKey is both operations; they differ in the permission they need and in what of the result they show.
 func (s *Service) dataKey(ctx context.Context, who Caller, action string, req *GenerateDataKeyRequest) (*GenerateDataKeyResponse, error) {
-	key, err := s.open(ctx, who, access{
-		action:      action,
-		keyID:       req.KeyID,
-		forms:       cryptoForms,
-		grantTokens: req.GrantTokens,
-		states:      onlyEnabled,
-		dryRun:      req.DryRun,
-		check: func(*Key) error {
-			if (req.NumberOfBytes == nil) == (req.KeySpec == "") {
-				return errorf(Validation, "Please specify either number of bytes or key spec.")
-			}
-			return nil
-		},
-	})
+	a := use(action, req.KeyID, req.EncryptionContext, req.GrantTokens, req.DryRun)
+	a.check = func(*Key) error {
+		if (req.NumberOfBytes == nil) == (req.KeySpec == "") {
+			return errorf(Validation, "Please specify either number of bytes or key spec.")
+		}
+		return nil
+	}
+	key, err := s.open(ctx, who, a)
 	if err != nil {
 		return nil, err
 	}

@@ -82,20 +82,18 @@ func (s *Service) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, who C
 
 // dataKeyPair is both operations; they differ in the permission they need and in what of the result they show.
 func (s *Service) dataKeyPair(ctx context.Context, who Caller, action string, req *GenerateDataKeyPairRequest) (*GenerateDataKeyPairResponse, error) {
-	key, err := s.open(ctx, who, access{
-		action:      action,
-		keyID:       req.KeyID,
-		forms:       cryptoForms,
-		grantTokens: req.GrantTokens,
-		states:      onlyEnabled,
-		dryRun:      req.DryRun,
-		check: func(*Key) error {
-			if req.KeyPairSpec == keyspec.SM2 && !s.sm2 {
-				return errNoSM2
-			}
-			return nil
-		},
-	})
+	if err := s.throttle(who, classOfPair(req.KeyPairSpec)); err != nil {
+		return nil, err
+	}
+	a := use(action, req.KeyID, req.EncryptionContext, req.GrantTokens, req.DryRun)
+	a.conditions = []condition{{"kms:datakeypairspec", []string{req.KeyPairSpec.String()}}}
+	a.check = func(*Key) error {
+		if req.KeyPairSpec == keyspec.SM2 && !s.sm2 {
+			return errNoSM2
+		}
+		return nil
+	}
+	key, err := s.open(ctx, who, a)
 	if err != nil {
 		return nil, err
 	}

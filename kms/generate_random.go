@@ -17,7 +17,7 @@ type GenerateRandomResponse struct {
 // Wipe forgets the bytes.
 func (r *GenerateRandomResponse) Wipe() { clear(r.Plaintext) }
 
-// GenerateRandom returns bytes of the device's random number generator. No key is involved, so it does not pass the gate.
+// GenerateRandom returns bytes of the device's random number generator. No key is involved: identity policies decide.
 func (s *Service) GenerateRandom(ctx context.Context, who Caller, req *GenerateRandomRequest) (*GenerateRandomResponse, error) {
 	if req.CustomKeyStoreID != "" {
 		return nil, errNoKeyStores
@@ -26,6 +26,9 @@ func (s *Service) GenerateRandom(ctx context.Context, who Caller, req *GenerateR
 		return nil, errorf(Validation, "NumberOfBytes is required.")
 	}
 	if err := refuseRecipient(req.Recipient); err != nil {
+		return nil, err
+	}
+	if err := s.permit(ctx, who, access{action: "kms:GenerateRandom"}, "*"); err != nil {
 		return nil, err
 	}
 	p := make([]byte, *req.NumberOfBytes)

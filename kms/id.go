@@ -71,3 +71,13 @@ func (id KeyID) MultiRegion() bool { return id.kind == kindMultiRegion }
 
 // IsZero reports whether id is none.
 func (id KeyID) IsZero() bool { return id == KeyID{} }
+
+// newUUID returns a random version 4 UUID.
+func newUUID() string { return newKeyID(false).String() }
+
+// newGrantID returns a random grant id: 64 hexadecimal digits.
+func newGrantID() string {
+	var b [32]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"strongroom/hsm"
+	"strongroom/kms/policy"
 )
 
 // A KeyState is what a KMS key can do now (AWS KMS Developer Guide, "Key states of AWS KMS keys").
@@ -34,23 +35,55 @@ type Key struct {
 	DeletionDate time.Time // in state PendingDeletion (and Destroying); otherwise zero
 	Policy       string    // key policy, JSON, as last written
 	Tags         map[string]string
-	Materials    []Material // oldest first; the last one encrypts, every one decrypts
+	Rotation     Rotation
+	Materials    []Material // oldest first; the last one that has a Ref encrypts, every one that has decrypts
+
+	// document is Policy, read; nil if it cannot be. The cache sets it.
+	document *policy.Document
+}
+
+// A Rotation says when a key gets new material by itself. The zero Rotation is never.
+type Rotation struct {
+	Days int       // the period; 0 for never
+	Next time.Time // when it is due; zero for never
 }
 
 // A Material is one AES-256 key in the token. A KMS key has one for each rotation, and one to begin with.
 type Material struct {
 	ID      hsm.ID
-	Ref     hsm.Ref // nil while the key is Creating
+	Ref     hsm.Ref // nil while it is being made: in a key that is Creating, or in the last material of one that is being rotated
 	Created time.Time
+	Reason  RotationType // why it was made; empty for the first
 }
 
-// current returns the material that encrypts.
-func (k *Key) current() *Material { return &k.Materials[len(k.Materials)-1] }
+// A RotationType says what made a key rotate [API, RotationsListEntry].
+type RotationType string
 
-// material returns the material called id, or nil.
+const (
+	RotationAutomatic RotationType = "AUTOMATIC"
+	RotationOnDemand  RotationType = "ON_DEMAND"
+)
+
+// current returns the material that encrypts. A visible key has one.
+func (k *Key) current() *Material {
+	if p := k.pending(); p != nil && len(k.Materials) > 1 {
+		return &k.Materials[len(k.Materials)-2]
+	}
+	return &k.Materials[len(k.Materials)-1]
+}
+
+// pending returns the material that is being made, or nil.
+func (k *Key) pending() *Material {
+	if m := &k.Materials[len(k.Materials)-1]; m.Ref == nil {
+		return m
+	}
+	return nil
+}
+
+// material returns the material called id, or nil if the key has none or it is still being made.
 func (k *Key) material(id hsm.ID) *Material {
 	for i := range k.Materials {
-		if k.Materials[i].ID == id {
+		if k.Materials[i].ID == id && k.Materials[i].Ref != nil {
 			return &k.Materials[i]
 		}
 	}
@@ -79,29 +112,57 @@ type Alias struct {
 	Updated time.Time
 }
 
+// An Account owns keys, aliases and principals.
+type Account struct {
+	ID      string // 12 digits
+	Created time.Time
+}
+
 // A Credential is an access key: what a client signs with, and which principal it then is.
 type Credential struct {
 	ID        string // access key id
 	Account   string
-	Principal string // ARN
+	Principal string // ARN of the user, the role or the root that it belongs to
 	Active    bool
 	Created   time.Time
-	Sealed    []byte // the secret access key, sealed by the HSM; Service.Secret opens it
+	LastUsed  time.Time // zero for never; to the minute or so
+	Sealed    []byte    // the secret access key, sealed by the HSM; Service.Secret opens it
+
+	// A session of a role is a credential that expires and that is good only together with its session token.
+	Session string    // its name; empty for a credential that is no session
+	Expires time.Time // zero for never
+	Token   []byte    // SHA-256 of the session token; nil for a credential that is no session
 }
 
-// A SystemKey is a material that serves the server itself and no KMS key.
+// A KeyUse is the last successful use of a key [API, KeyLastUsageData].
+type KeyUse struct {
+	Key       KeyID
+	Operation string
+	Time      time.Time
+	EventID   string // of the audit record
+	RequestID string
+}
+
+// An Event is an audit record of something that no request did: an act of the server itself or of its administrator. It is stored in the transaction
+// that it tells of, so that there is never one without the other, and taken from there into the audit log.
+type Event struct {
+	Sequence int64 // the store's; ascending in the order of the transactions
+	Body     []byte
+}
+
+// A SystemKey is a key in the token that serves the server itself and is no KMS key.
 type SystemKey struct {
 	Name string
 	ID   hsm.ID
-	Ref  hsm.Ref
+	Ref  hsm.Ref // nil while it is being made
 }
 
 // A Deployment says what a store belongs to. A store has exactly one, written by Init.
 type Deployment struct {
-	ID           string // UUID
-	Created      time.Time
-	Partition    string
-	Region       string
-	TokenSerial  string
-	SecretSealer SystemKey // seals the secrets of access keys and nothing else
+	ID          string // UUID
+	Created     time.Time
+	Partition   string
+	Region      string
+	TokenSerial string
+	UsageSince  time.Time // since when uses of keys are kept; zero in a store from before they were
 }

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 )
 
@@ -16,9 +17,7 @@ type EnableKeyRequest struct {
 
 // EnableKey lets a disabled key be used again. For an enabled key it changes nothing.
 func (s *Service) EnableKey(ctx context.Context, who Caller, req *EnableKeyRequest) (*Empty, error) {
-	_, err := s.changeState(ctx, who, access{
-		action: "kms:EnableKey", keyID: req.KeyID, forms: manageForms, states: notPending,
-	}, StateEnabled, time.Time{})
+	_, err := s.changeState(ctx, who, manage("kms:EnableKey", req.KeyID, notPending), StateEnabled, time.Time{})
 	return &Empty{}, err
 }
 
@@ -29,9 +28,7 @@ type DisableKeyRequest struct {
 
 // DisableKey keeps a key from being used. For a disabled key it changes nothing.
 func (s *Service) DisableKey(ctx context.Context, who Caller, req *DisableKeyRequest) (*Empty, error) {
-	_, err := s.changeState(ctx, who, access{
-		action: "kms:DisableKey", keyID: req.KeyID, forms: manageForms, states: notPending,
-	}, StateDisabled, time.Time{})
+	_, err := s.changeState(ctx, who, manage("kms:DisableKey", req.KeyID, notPending), StateDisabled, time.Time{})
 	return &Empty{}, err
 }
 
@@ -57,18 +54,21 @@ func (s *Service) ScheduleKeyDeletion(ctx context.Context, who Caller, req *Sche
 		days = *req.PendingWindowInDays
 	}
 	date := time.Now().UTC().Truncate(time.Millisecond).AddDate(0, 0, int(days))
-	key, err := s.changeState(ctx, who, access{
-		action: "kms:ScheduleKeyDeletion", keyID: req.KeyID, forms: manageForms, states: notPending,
-	}, StatePendingDeletion, date)
+	a := manage("kms:ScheduleKeyDeletion", req.KeyID, notPending)
+	a.conditions = []condition{{"kms:schedulekeydeletionpendingwindowindays", []string{strconv.Itoa(int(days))}}}
+	key, err := s.changeState(ctx, who, a, StatePendingDeletion, date)
 	if err != nil {
 		return nil, err
 	}
-	return &ScheduleKeyDeletionResponse{
+	resp := &ScheduleKeyDeletionResponse{
 		KeyID:               key.ARN,
 		DeletionDate:        Time{date},
 		KeyState:            StatePendingDeletion,
 		PendingWindowInDays: days,
-	}, nil
+	}
+	who.trail.answer(map[string]any{"keyId": resp.KeyID, "keyState": resp.KeyState, "pendingWindowInDays": days,
+		"deletionDate": date.Format(recordDate)})
+	return resp, nil
 }
 
 // CancelKeyDeletionRequest is the input of CancelKeyDeletion.
@@ -83,14 +83,16 @@ type CancelKeyDeletionResponse struct {
 
 // CancelKeyDeletion saves a key that is pending deletion. It is disabled then.
 func (s *Service) CancelKeyDeletion(ctx context.Context, who Caller, req *CancelKeyDeletionRequest) (*CancelKeyDeletionResponse, error) {
-	key, err := s.changeState(ctx, who, access{
-		action: "kms:CancelKeyDeletion", keyID: req.KeyID, forms: manageForms, states: onlyPending,
-	}, StateDisabled, time.Time{})
+	key, err := s.changeState(ctx, who, manage("kms:CancelKeyDeletion", req.KeyID, onlyPending), StateDisabled, time.Time{})
 	if err != nil {
 		return nil, err
 	}
+	who.trail.answer(map[string]string{"keyId": key.ARN})
 	return &CancelKeyDeletionResponse{KeyID: key.ARN}, nil
 }
+
+// recordDate is how CloudTrail writes dates inside a record.
+const recordDate = "Jan _2, 2006 15:04:05 PM"
 
 // changeState passes the gate and moves the key to another state. The change names the state that the gate saw; where another request was
 // quicker, it passes the gate again.
@@ -116,18 +118,11 @@ func (s *Service) changeState(ctx context.Context, who Caller, a access, to KeyS
 	}
 }
 
-// UpdateKeyDescriptionRequest is the input of UpdateKeyDescription.
-type UpdateKeyDescriptionRequest struct {
-	KeyID       string `json:"KeyId" aws:"required,min=1,max=2048"`
-	Description string `json:"Description" aws:"required,max=8192"`
-}
-
-// UpdateKeyDescription replaces a key's description.
-func (s *Service) UpdateKeyDescription(ctx context.Context, who Caller, req *UpdateKeyDescriptionRequest) (*Empty, error) {
+// change passes the gate and changes the key, by f, which is given the key as it is in the transaction: in the state that the gate saw. Where another
+// request was quicker to change the state, it passes the gate again.
+func (s *Service) change(ctx context.Context, who Caller, a access, f func(tx Tx, now *Key) error) (*openKey, error) {
 	for {
-		key, err := s.open(ctx, who, access{
-			action: "kms:UpdateKeyDescription", keyID: req.KeyID, forms: manageForms, states: notPending,
-		})
+		key, err := s.open(ctx, who, a)
 		if err != nil {
 			return nil, err
 		}
@@ -139,11 +134,25 @@ func (s *Service) UpdateKeyDescription(ctx context.Context, who Caller, req *Upd
 			if err != nil {
 				return err
 			}
-			return tx.SetDescription(key.ID, req.Description)
+			return f(tx, now)
 		})
 		if !errors.Is(err, ErrConflict) && !isNotStored(err) {
-			return &Empty{}, err
+			return key, err
 		}
 		s.forget() // what the gate saw is out of date
 	}
+}
+
+// UpdateKeyDescriptionRequest is the input of UpdateKeyDescription.
+type UpdateKeyDescriptionRequest struct {
+	KeyID       string `json:"KeyId" aws:"required,min=1,max=2048"`
+	Description string `json:"Description" aws:"required,max=8192"`
+}
+
+// UpdateKeyDescription replaces a key's description.
+func (s *Service) UpdateKeyDescription(ctx context.Context, who Caller, req *UpdateKeyDescriptionRequest) (*Empty, error) {
+	_, err := s.change(ctx, who, manage("kms:UpdateKeyDescription", req.KeyID, notPending), func(tx Tx, now *Key) error {
+		return tx.SetDescription(now.ID, req.Description)
+	})
+	return &Empty{}, err
 }

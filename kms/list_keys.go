@@ -23,6 +23,9 @@ type KeyListEntry struct {
 
 // ListKeys lists the keys of the caller's account, in any state, in the order of their ids.
 func (s *Service) ListKeys(ctx context.Context, who Caller, req *ListKeysRequest) (*ListKeysResponse, error) {
+	if err := s.permit(ctx, who, access{action: "kms:ListKeys"}, "*"); err != nil {
+		return nil, err
+	}
 	var after KeyID
 	position, err := parseMarker("ListKeys", req.Marker)
 	if err != nil {

@@ -19,7 +19,7 @@ var discard = slog.New(slog.DiscardHandler)
 func TestCreateKey(t *testing.T) {
 	r := newRig(t, nil)
 	resp, err := r.CreateKey(t.Context(), root, &kms.CreateKeyRequest{
-		Description: "d", Tags: []kms.Tag{{TagKey: "team", TagValue: "payments"}}, MultiRegion: true, Policy: `{"Version":"2012-10-17"}`,
+		Description: "d", Tags: []kms.Tag{{TagKey: "team", TagValue: "payments"}}, MultiRegion: true, Policy: keyPolicy(),
 	})
 	must(t, err)
 	m := resp.KeyMetadata
@@ -50,9 +50,9 @@ func TestCreateKey(t *testing.T) {
 		{kms.CreateKeyRequest{KeySpec: "SM2", KeyUsage: "SIGN_VERIFY"}, kms.Unsupported, "KeySpec SM2 is not supported in this Region"},
 		{kms.CreateKeyRequest{Origin: "EXTERNAL"}, kms.Unsupported, "Origin EXTERNAL is not supported in this Region"},
 		{kms.CreateKeyRequest{CustomKeyStoreID: "cks-1"}, kms.Unsupported, "Custom key stores are not supported."},
-		{kms.CreateKeyRequest{Policy: "not json"}, kms.MalformedPolicy, ""},
-		{kms.CreateKeyRequest{Policy: "[]"}, kms.MalformedPolicy, ""},
-		{kms.CreateKeyRequest{Policy: "null"}, kms.MalformedPolicy, ""},
+		{kms.CreateKeyRequest{Policy: "{not json"}, kms.MalformedPolicy, "This policy contains invalid Json"},
+		{kms.CreateKeyRequest{Policy: "[]"}, kms.MalformedPolicy, "The policy: must be an object"},
+		{kms.CreateKeyRequest{Policy: "null"}, kms.MalformedPolicy, "The policy: must be an object"},
 		{kms.CreateKeyRequest{Policy: `{"a":"` + strings.Repeat("x", 32768) + `"}`}, kms.LimitExceeded, "The key policy is larger than 32768 bytes."},
 		{kms.CreateKeyRequest{Tags: []kms.Tag{{TagKey: "a"}, {TagKey: "a"}}}, kms.InvalidTag, "Duplicate tag keys"},
 		{kms.CreateKeyRequest{Tags: []kms.Tag{{TagKey: "AWS:x"}}}, kms.InvalidTag, "Tags beginning with aws: are reserved"},
@@ -190,7 +190,7 @@ func TestInit(t *testing.T) {
 	db, err := store.Open(ctx, url)
 	must(t, err)
 	defer db.Close()
-	if _, err := kms.New(ctx, kms.Options{Device: token, Store: db, Log: discard}); !errors.Is(err, kms.ErrNotStored) {
+	if _, err := kms.New(ctx, kms.Options{Device: token, Store: db, Audit: new(recorder), Log: discard}); !errors.Is(err, kms.ErrNotStored) {
 		t.Errorf("New on an empty store: %v", err)
 	}
 	options.Store = db
@@ -201,7 +201,7 @@ func TestInit(t *testing.T) {
 	options.Account = account
 	must(t, kms.Init(ctx, options))
 	s := newService(t, db, token)
-	must(t, s.CheckToken(ctx))
+	must(t, kms.CheckToken(ctx, token, db))
 	c, err := s.Credential(ctx, key.ID)
 	must(t, err)
 	secret, err := s.Secret(ctx, c)

@@ -2,11 +2,12 @@ package kms
 
 import (
 	"context"
+	"time"
 
 	"strongroom/hsm"
 )
 
-// An access is what a request wants from a key: everything that the gate decides by.
+// An access is what a request wants from a key, or from the account if it names no key: everything that the gate decides by.
 type access struct {
 	action      string // "kms:Decrypt"
 	keyID       string // as the request wrote it
@@ -16,8 +17,35 @@ type access struct {
 	dryRun      bool
 	algorithm   string // encryption algorithm the request names; empty for the default
 
+	// What conditions in policies and constraints in grants look at, besides the key and the caller.
+	cryptographic bool // uses the key's material, with an encryption context
+	context       map[string]string
+	conditions    []condition
+
+	// viaGrant reports whether a grant that is for the action is for this request of it. It may be nil.
+	viaGrant func(*Grant) bool
+
 	// check looks at what only the operation knows, once the caller is known to be allowed. It may be nil.
 	check func(*Key) error
+
+	// fromCiphertext says that the key was named by a ciphertext and not by the caller.
+	fromCiphertext bool
+
+	alias string    // that the request named the key by, set by resolve
+	now   time.Time // of the decision, set by at
+}
+
+// use returns an access of a cryptographic operation, with what all of them have in common.
+func use(action, keyID string, encryptionContext map[string]string, grantTokens []string, dryRun bool) access {
+	return access{
+		action: action, keyID: keyID, forms: cryptoForms, grantTokens: grantTokens, states: onlyEnabled, dryRun: dryRun,
+		cryptographic: true, context: encryptionContext,
+	}
+}
+
+// manage returns an access of an operation on a key itself.
+func manage(action, keyID string, states stateRule) access {
+	return access{action: action, keyID: keyID, forms: manageForms, states: states}
 }
 
 // A stateRule says in which states a key may be in for an operation: a row of the table "Key states of AWS KMS keys" in the Developer
@@ -45,19 +73,24 @@ const symmetricDefault = "SYMMETRIC_DEFAULT"
 // open is the gate: the only way from a request to a key. It finds the key, decides whether who may do what a says, checks the operation's own
 // conditions, the state of the key and the algorithm, in that order, and, for a dry run, stops there with DryRunSucceeded.
 func (s *Service) open(ctx context.Context, who Caller, a access) (*openKey, error) {
-	key, err := s.resolve(ctx, who, a.action, a.keyID, a.forms)
+	if err := checkGrantTokens(a.grantTokens); err != nil {
+		return nil, err
+	}
+	key, err := s.resolve(ctx, who, &a)
 	if err != nil {
 		return nil, err
 	}
-	return s.openResolved(who, a, key)
+	return s.openResolved(ctx, who, a, key)
 }
 
 // openResolved is the part of open that follows once the key is found.
-func (s *Service) openResolved(who Caller, a access, key *Key) (*openKey, error) {
-	if err := s.authorize(who, a, key); err != nil {
+func (s *Service) openResolved(ctx context.Context, who Caller, a access, key *Key) (*openKey, error) {
+	arn := s.keyARN(key.Account, key.ID)
+	who.trail.resource(key.Account, arn)
+	if err := s.authorize(ctx, who, &a, key); err != nil {
 		return nil, err
 	}
-	k := &openKey{Key: key, ARN: s.keyARN(key.Account, key.ID), device: s.device}
+	k := &openKey{Key: key, ARN: arn, device: s.device}
 	if a.check != nil {
 		if err := a.check(key); err != nil {
 			return nil, err
@@ -72,36 +105,13 @@ func (s *Service) openResolved(who Caller, a access, key *Key) (*openKey, error)
 	if a.dryRun {
 		return nil, errDryRun
 	}
+	if a.cryptographic {
+		who.trail.used(key.ID)
+	}
 	return k, nil
 }
 
 var errDryRun = errorf(DryRunSucceeded, "The request would have succeeded, but the DryRun option is set.")
-
-// authorize decides whether who may do a to the key. The only principals there are so far are account roots, which may do
-// everything to the keys of their own account and nothing to others.
-func (s *Service) authorize(who Caller, a access, key *Key) error {
-	if key.Account != who.Account || who.Principal != RootARN(s.partition, who.Account) {
-		return s.denyForeign(who, a.action)
-	}
-	// A grant token names a grant. There are none, so a token is nothing that this service made. To say so earlier would tell a stranger that
-	// there is such a key.
-	if len(a.grantTokens) > 0 {
-		return errorf(InvalidGrantToken, "")
-	}
-	return nil
-}
-
-// denyForeign refuses access to a key of another account in words that do not say whether there is such a key.
-func (s *Service) denyForeign(who Caller, action string) error {
-	return errorf(AccessDenied, "User: %s is not authorized to perform: %s on this resource because the resource does not exist in this Region, "+
-		"no resource-based policies allow access, or a resource-based policy explicitly denies access", who.Principal, action)
-}
-
-// denyCiphertext refuses a Decrypt whose key was taken from the ciphertext, likewise.
-func (s *Service) denyCiphertext(who Caller, action string) error {
-	return errorf(AccessDenied, "User: %s is not authorized to perform: %s on the resource associated with this ciphertext because the resource does not exist in this Region, "+
-		"no resource-based policies allow access, or a resource-based policy explicitly denies access", who.Principal, action)
-}
 
 // permits checks the state of the key against a rule.
 func (k *openKey) permits(rule stateRule) error {

@@ -1,6 +1,9 @@
 package kms
 
-import "context"
+import (
+	"context"
+	"strconv"
+)
 
 // ReEncryptRequest is the input of ReEncrypt.
 type ReEncryptRequest struct {
@@ -14,6 +17,12 @@ type ReEncryptRequest struct {
 	GrantTokens                    []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
 	DryRun                         bool              `json:"DryRun"`
 	DryRunModifiers                []string          `json:"DryRunModifiers" aws:"item.enum=IGNORE_CIPHERTEXT"`
+}
+
+// Defaults says what the request means where it says nothing.
+func (r *ReEncryptRequest) Defaults() {
+	setDefault(&r.SourceEncryptionAlgorithm, symmetricDefault)
+	setDefault(&r.DestinationEncryptionAlgorithm, symmetricDefault)
 }
 
 // ReEncryptResponse is the output of ReEncrypt.
@@ -30,29 +39,22 @@ type ReEncryptResponse struct {
 // ReEncrypt decrypts a ciphertext and encrypts the plaintext again, under another key or another encryption context, without showing it to the
 // caller. All that concerns the source is checked before the destination.
 func (s *Service) ReEncrypt(ctx context.Context, who Caller, req *ReEncryptRequest) (*ReEncryptResponse, error) {
-	from, h, sealed, err := s.openSource(ctx, who, access{
-		action:      "kms:ReEncryptFrom",
-		keyID:       req.SourceKeyID,
-		forms:       cryptoForms,
-		grantTokens: req.GrantTokens,
-		states:      onlyEnabled,
-		algorithm:   req.SourceEncryptionAlgorithm,
-	}, source{
+	// A dry run ends at the last gate, and so not at the first.
+	a := use("kms:ReEncryptFrom", req.SourceKeyID, req.SourceEncryptionContext, req.GrantTokens, false)
+	a.algorithm = req.SourceEncryptionAlgorithm
+	b := use("kms:ReEncryptTo", req.DestinationKeyID, req.DestinationEncryptionContext, req.GrantTokens, req.DryRun)
+	b.algorithm = req.DestinationEncryptionAlgorithm
+	same := condition{"kms:reencryptonsamekey", []string{strconv.FormatBool(s.sameKey(ctx, who, a, b, req.CiphertextBlob))}}
+	a.conditions, b.conditions = []condition{same}, []condition{same}
+
+	from, h, sealed, err := s.openSource(ctx, who, a, source{
 		blob: req.CiphertextBlob, blobName: "ciphertextBlob", keyName: "SourceKeyId",
 		dryRun: req.DryRun, modifiers: req.DryRunModifiers,
 	})
 	if err != nil {
 		return nil, err
 	}
-	to, err := s.open(ctx, who, access{
-		action:      "kms:ReEncryptTo",
-		keyID:       req.DestinationKeyID,
-		forms:       cryptoForms,
-		grantTokens: req.GrantTokens,
-		states:      onlyEnabled,
-		dryRun:      req.DryRun,
-		algorithm:   req.DestinationEncryptionAlgorithm,
-	})
+	to, err := s.open(ctx, who, b)
 	if err != nil {
 		return nil, err
 	}
@@ -74,4 +76,19 @@ func (s *Service) ReEncrypt(ctx context.Context, who Caller, req *ReEncryptReque
 		SourceKeyMaterialID:            from.materialID(from.material(h.material)),
 		DestinationKeyMaterialID:       to.materialID(to.current()),
 	}, nil
+}
+
+// sameKey reports whether a ReEncrypt is from a key to itself, as far as that can be said before either is opened: a key that cannot be found is refused later,
+// in its turn.
+func (s *Service) sameKey(ctx context.Context, who Caller, from, to access, blob []byte) bool {
+	destination, err := s.resolve(ctx, who, &to)
+	if err != nil {
+		return false
+	}
+	if from.keyID != "" {
+		source, err := s.resolve(ctx, who, &from)
+		return err == nil && source.ID == destination.ID
+	}
+	h, _, err := parseCiphertext(blob)
+	return err == nil && h.key == destination.ID
 }

@@ -3,6 +3,8 @@ package kms
 import (
 	"context"
 	"strings"
+
+	"strongroom/kms/policy"
 )
 
 // keyForms says which forms of key identifier an operation takes (AWS KMS API Reference, per operation: KeyId).
@@ -18,76 +20,84 @@ var (
 	aliasForms    = keyForms{}                             // the target of an alias
 )
 
-// resolve finds the key that id means to who. The refusals and their words are those recorded from AWS KMS. A key of another account that
+// resolve finds the key that a names. The refusals and their words are those recorded from AWS KMS. A key of another account that
 // does not exist is told apart from one that may not be used by nobody: that is [Service.denyForeign] in both cases.
-func (s *Service) resolve(ctx context.Context, who Caller, action, id string, forms keyForms) (*Key, error) {
+func (s *Service) resolve(ctx context.Context, who Caller, a *access) (*Key, error) {
+	id := a.keyID
 	if strings.HasPrefix(id, "arn:") {
-		return s.resolveARN(ctx, who, action, id, forms)
+		return s.resolveARN(ctx, who, a)
 	}
 	if strings.HasPrefix(id, aliasPrefix) {
-		if !forms.alias {
+		if !a.forms.alias {
 			return nil, errorf(NotFound, "Invalid keyId '%s'", id)
 		}
-		return s.resolveAlias(ctx, who, action, who.Account, id)
+		return s.resolveAlias(ctx, who, a, who.Account, id)
 	}
 	keyID, err := ParseKeyID(id)
 	if err != nil {
 		return nil, errorf(NotFound, "Invalid keyId '%s'", id)
 	}
-	return s.resolveKey(ctx, who, action, who.Account, keyID)
+	return s.resolveKey(ctx, who, a, who.Account, keyID)
 }
 
-func (s *Service) resolveARN(ctx context.Context, who Caller, action, id string, forms keyForms) (*Key, error) {
-	a, ok := parseARN(id)
-	if !ok || a.partition != s.partition {
-		if forms.modelsARN {
+func (s *Service) resolveARN(ctx context.Context, who Caller, a *access) (*Key, error) {
+	arn, ok := parseARN(a.keyID)
+	if !ok || arn.partition != s.partition {
+		if a.forms.modelsARN {
 			return nil, errorf(InvalidArn, "Invalid arn")
 		}
 		return nil, errorf(NotFound, "Invalid arn")
 	}
-	if a.region != s.region {
-		return nil, errorf(NotFound, "Invalid arn %s", a.region)
+	if arn.region != s.region {
+		return nil, errorf(NotFound, "Invalid arn %s", arn.region)
 	}
-	if rest, ok := strings.CutPrefix(a.resource, "key/"); ok {
+	if rest, ok := strings.CutPrefix(arn.resource, "key/"); ok {
 		keyID, err := ParseKeyID(rest)
 		if err != nil {
 			return nil, errorf(NotFound, "Invalid keyId %s", rest)
 		}
-		return s.resolveKey(ctx, who, action, a.account, keyID)
+		return s.resolveKey(ctx, who, a, arn.account, keyID)
 	}
-	if strings.HasPrefix(a.resource, aliasPrefix) {
-		if !forms.alias {
-			return nil, errorf(NotFound, "Invalid keyId '%s'", a.resource)
+	if strings.HasPrefix(arn.resource, aliasPrefix) {
+		if !a.forms.alias {
+			return nil, errorf(NotFound, "Invalid keyId '%s'", arn.resource)
 		}
-		return s.resolveAlias(ctx, who, action, a.account, a.resource)
+		return s.resolveAlias(ctx, who, a, arn.account, arn.resource)
 	}
-	if forms.modelsARN {
+	if a.forms.modelsARN {
 		return nil, errorf(InvalidArn, "Invalid arn")
 	}
 	return nil, errorf(NotFound, "Invalid arn")
 }
 
-func (s *Service) resolveKey(ctx context.Context, who Caller, action, account string, id KeyID) (*Key, error) {
+// resolveKey finds a key of an account by its id. That there is none is told to those of the account whom an identity policy would allow the action.
+func (s *Service) resolveKey(ctx context.Context, who Caller, a *access, account string, id KeyID) (*Key, error) {
 	key, err := s.key(ctx, id)
 	if err != nil && !isNotStored(err) {
 		return nil, err
 	}
-	if err != nil || key.Account != account {
-		if account != who.Account {
-			return nil, s.denyForeign(who, action)
-		}
-		return nil, errorf(NotFound, "Key '%s' does not exist", s.keyARN(account, id))
+	if err == nil && key.Account == account {
+		return key, nil
 	}
-	return key, nil
+	arn := s.keyARN(account, id)
+	if account != who.Account {
+		return nil, s.denyForeign(who, a.action, "there is no key "+arn)
+	}
+	if err := s.permit(ctx, who, *a, arn); err != nil {
+		return nil, err
+	}
+	return nil, errorf(NotFound, "Key '%s' does not exist", arn)
 }
 
-func (s *Service) resolveAlias(ctx context.Context, who Caller, action, account, name string) (*Key, error) {
+func (s *Service) resolveAlias(ctx context.Context, who Caller, a *access, account, name string) (*Key, error) {
+	a.alias = name
 	key, err := s.keyOfAlias(ctx, account, name)
 	if isNotStored(err) {
+		arn := s.aliasARN(account, name)
 		if account != who.Account {
-			return nil, s.denyForeign(who, action)
+			return nil, s.denyForeign(who, a.action, "there is no alias "+arn)
 		}
-		return nil, errorf(NotFound, "Alias %s is not found.", s.aliasARN(account, name))
+		return nil, errorf(NotFound, "Alias %s is not found.", arn)
 	}
 	if err != nil {
 		return nil, err
@@ -114,7 +124,12 @@ func (s *Service) keyOfAlias(ctx context.Context, account, name string) (*Key, e
 
 // key returns the key called id if a client can see it, from memory where that can be trusted. The Key is shared.
 func (s *Service) key(ctx context.Context, id KeyID) (*Key, error) {
-	return s.keys.get(id, s.trusted(), func() (*Key, error) {
+	return s.readKey(ctx, id, s.trusted())
+}
+
+// readKey is key; what is remembered is used only if it is trusted.
+func (s *Service) readKey(ctx context.Context, id KeyID, trusted bool) (*Key, error) {
+	return s.keys.get(id, trusted, func() (*Key, error) {
 		var key *Key
 		err := s.store.View(ctx, func(tx Tx) (err error) {
 			key, err = tx.Key(id)
@@ -125,6 +140,10 @@ func (s *Service) key(ctx context.Context, id KeyID) (*Key, error) {
 		}
 		if !key.State.visible() || len(key.Materials) == 0 {
 			return nil, ErrNotStored
+		}
+		// It was checked when it was written. Nobody may use a key whose policy cannot be read.
+		if key.document, err = policy.Parse(policy.KeyPolicy, key.Policy); err != nil {
+			s.log.Error("the policy of a key cannot be read; nobody may use the key", "key", id, "err", err)
 		}
 		return key, nil
 	})

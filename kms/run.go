@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"strongroom/hsm"
@@ -12,29 +13,41 @@ import (
 // sweepEvery is how often due deletions are looked for. A deletion is promised by the day, so a minute is early.
 const sweepEvery = time.Minute
 
-// Run does what no request asks for, until ctx ends: it listens for changes that other processes make, and destroys keys whose
-// waiting period is over. It returns nil. Requests are answered without it, only slower, since nothing is then remembered between them.
+// recordEvery is how often events are moved from the store into the audit log.
+const recordEvery = 250 * time.Millisecond
+
+// Run does what no request asks for, until ctx ends: it listens for changes that other processes make, destroys keys whose
+// waiting period is over, rotates keys that are due, and keeps the record of all this. It returns nil. Requests are answered without it, only slower, since nothing is then remembered between them.
 func (s *Service) Run(ctx context.Context) error {
 	listen := time.NewTicker(listenEvery)
 	defer listen.Stop()
 	generation, _ := s.listen(ctx, -1) // whether it answers is seen again soon
 	deaf := false                      // what the log was last told
 
-	swept := make(chan struct{})
-	go func() { // ends with ctx
-		defer close(swept)
-		sweep := time.NewTicker(sweepEvery)
-		defer sweep.Stop()
-		for {
-			s.sweep(ctx, time.Now())
-			select {
-			case <-ctx.Done():
-				return
-			case <-sweep.C:
+	var others sync.WaitGroup // end with ctx
+	defer others.Wait()
+	others.Go(func() { every(ctx, sweepEvery, func() { s.sweep(ctx, time.Now()) }) })
+	others.Go(func() {
+		unrecorded := false // what the log was last told
+		every(ctx, recordEvery, func() {
+			err := s.recordEvents(ctx)
+			if err != nil && !unrecorded && ctx.Err() == nil {
+				s.log.Error("events could not be recorded yet; they wait in the store", "err", err)
 			}
+			unrecorded = err != nil
+		})
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		defer cancel()
+		if err := s.recordEvents(last); err != nil {
+			s.log.Error("events could not be recorded; they wait in the store", "err", err)
 		}
-	}()
-	defer func() { <-swept }()
+	})
+	others.Go(func() {
+		every(ctx, flushEvery, func() { s.flushUsage(ctx) })
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		defer cancel()
+		s.flushUsage(last)
+	})
 
 	for {
 		select {
@@ -51,6 +64,19 @@ func (s *Service) Run(ctx context.Context) error {
 			} else {
 				s.log.Info("the store answers again")
 			}
+		}
+	}
+}
+
+// every calls f now and then again after each pause, until ctx ends.
+func every(ctx context.Context, pause time.Duration, f func()) {
+	t := time.NewTicker(pause)
+	defer t.Stop()
+	for ctx.Err() == nil {
+		f()
+		select {
+		case <-ctx.Done():
+		case <-t.C:
 		}
 	}
 }
@@ -106,6 +132,8 @@ const (
 func (s *Service) sweep(ctx context.Context, now time.Time) {
 	s.sweepState(ctx, StatePendingDeletion, now, "begin to destroy", func(id KeyID) error { return s.beginDestruction(ctx, id, now) })
 	s.sweepState(ctx, StateDestroying, time.Time{}, "destroy", func(id KeyID) error { return s.finishDestruction(ctx, id) })
+	s.sweepRotations(ctx, now)
+	s.sweepCredentials(ctx, now)
 }
 
 // sweepState calls f, which moves a key on, for the keys in a state, batch by batch until there are no more. One key that cannot be moved on does
@@ -154,6 +182,9 @@ func (s *Service) beginDestruction(ctx context.Context, id KeyID, now time.Time)
 				return err
 			}
 		}
+		if err := insertEvent(tx, s.serviceEvent("DeleteKey", key, nil)); err != nil {
+			return err
+		}
 		return tx.SetState(id, StatePendingDeletion, StateDestroying, key.DeletionDate)
 	})
 	if errors.Is(err, ErrConflict) || isNotStored(err) {
@@ -191,6 +222,9 @@ func (s *Service) finishDestruction(ctx context.Context, id KeyID) error {
 			return fmt.Errorf("material %s: %w", m, err)
 		}
 	}
+	if err := s.dropGrants(ctx, id); err != nil {
+		return err
+	}
 	err = s.update(ctx, func(tx Tx) error { return tx.DeleteKey(id, time.Now()) })
 	if isNotStored(err) {
 		return nil // another node was quicker
@@ -200,6 +234,26 @@ func (s *Service) finishDestruction(ctx context.Context, id KeyID) error {
 	}
 	s.log.Info("a key was destroyed", "key", id)
 	return nil
+}
+
+// dropGrants drops the grants on a key in portions: all of fifty thousand at once would keep other writers waiting for seconds.
+func (s *Service) dropGrants(ctx context.Context, id KeyID) error {
+	for {
+		n := 0
+		err := s.update(ctx, func(tx Tx) error {
+			grants, err := tx.Grants(id, "", "", sweepBatch)
+			for _, g := range grants {
+				if err == nil {
+					err = tx.DeleteGrant(id, g.ID)
+				}
+			}
+			n = len(grants)
+			return err
+		})
+		if err != nil || n < sweepBatch {
+			return err
+		}
+	}
 }
 
 // undoTimeout bounds the undoing of a failed creation, for which the request that failed has no time left.

@@ -31,7 +31,11 @@ import (
 type Options struct {
 	Device hsm.Device
 	Store  Store
+	Audit  Recorder     // required
 	Log    *slog.Logger // for operators; required
+
+	// Limits are per principal. Nil means DefaultLimits.
+	Limits *Limits
 
 	// SM2Off makes SM2 answer as it does in AWS Regions outside China.
 	SM2Off bool
@@ -45,34 +49,65 @@ type Options struct {
 type Service struct {
 	device    hsm.Device
 	store     Store
+	audit     Recorder
 	log       *slog.Logger
 	sm2       bool
 	partition string
 	region    string
 	sealer    SystemKey
+	usedSince time.Time // since when uses of keys are kept
 
 	// What was read from the store, and until when it may be believed (nanoseconds since start, a moment that Run moves on).
 	keys         *cache[KeyID, *Key]
 	aliases      *cache[aliasKey, *Alias]
+	aliasNames   *cache[KeyID, []string]
 	credentials  *cache[string, *Credential]
+	identities   *cache[string, *identity]
+	grants       *cache[grantKey, *heldGrants]
+	found        *cache[foundKey, []Grant]
 	start        time.Time
 	trustedUntil atomic.Int64
 
 	// primes bounds how many searches for RSA primes run at once: more than one a core would only make each caller wait longer.
 	primes chan struct{}
+
+	usage   *usage
+	limiter *limiter
 }
 
 // New returns the service of the deployment in o.Store. It returns an error that is ErrNotStored if there is none: [Init] makes one.
 func New(ctx context.Context, o Options) (*Service, error) {
-	if o.Device == nil || o.Store == nil || o.Log == nil {
-		return nil, errors.New("kms: Device, Store and Log are required")
+	if o.Device == nil || o.Store == nil || o.Log == nil || o.Audit == nil {
+		return nil, errors.New("kms: Device, Store, Audit and Log are required")
 	}
+	s, err := newService(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if s.usedSince.IsZero() {
+		s.usedSince = time.Now()
+		if err := s.store.Update(ctx, func(tx Tx) error { return tx.SetUsageSince(s.usedSince) }); err != nil {
+			return nil, fmt.Errorf("begin to keep the last uses of keys: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// newService returns a service without asking for what only requests need.
+func newService(ctx context.Context, o Options) (*Service, error) {
 	if o.CachedKeys == 0 {
 		o.CachedKeys = 10_000
 	}
+	if o.Limits == nil {
+		o.Limits = &DefaultLimits
+	}
 	var d *Deployment
+	var sealer *SystemKey
 	err := o.Store.View(ctx, func(tx Tx) (err error) {
-		d, err = tx.Deployment()
+		if d, err = tx.Deployment(); err != nil {
+			return err
+		}
+		sealer, err = tx.SystemKey(sealerName)
 		return err
 	})
 	if err != nil {
@@ -81,16 +116,24 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	return &Service{
 		device:      o.Device,
 		store:       o.Store,
+		audit:       o.Audit,
 		log:         o.Log,
 		sm2:         !o.SM2Off,
 		partition:   d.Partition,
 		region:      d.Region,
-		sealer:      d.SecretSealer,
+		sealer:      *sealer,
+		usedSince:   d.UsageSince,
 		keys:        newCache[KeyID, *Key](o.CachedKeys),
 		aliases:     newCache[aliasKey, *Alias](o.CachedKeys),
+		aliasNames:  newCache[KeyID, []string](o.CachedKeys),
 		credentials: newCache[string, *Credential](10_000),
+		identities:  newCache[string, *identity](10_000),
+		grants:      newCache[grantKey, *heldGrants](1_000),
+		found:       newCache[foundKey, []Grant](10_000),
 		start:       time.Now(),
 		primes:      make(chan struct{}, runtime.NumCPU()),
+		usage:       newUsage(),
+		limiter:     newLimiter(*o.Limits),
 	}, nil
 }
 
@@ -100,16 +143,29 @@ func (s *Service) Region() string { return s.region }
 // Partition returns the partition in this deployment's ARNs.
 func (s *Service) Partition() string { return s.partition }
 
-// Ready returns nil if a request could be answered now: the store answers, and the device encrypts and decrypts.
+// Ready returns nil if a request could be answered now: the store answers, the audit log can be written, and the device encrypts and decrypts.
+// The error is a [NotReady].
 func (s *Service) Ready(ctx context.Context) error {
 	if _, err := s.store.Generation(ctx); err != nil {
-		return fmt.Errorf("store: %w", err)
+		return &NotReady{"the store does not answer", err}
+	}
+	if err := s.audit.Err(); err != nil {
+		return &NotReady{"the audit log cannot be written", err}
 	}
 	if err := s.device.Check(ctx); err != nil {
-		return fmt.Errorf("hsm: %w", err)
+		return &NotReady{"the HSM does not encrypt and decrypt", err}
 	}
 	return nil
 }
+
+// NotReady is why requests cannot be answered now. What is for anybody who asks; Err is for the log.
+type NotReady struct {
+	What string
+	Err  error
+}
+
+func (e *NotReady) Error() string { return e.What + ": " + e.Err.Error() }
+func (e *NotReady) Unwrap() error { return e.Err }
 
 // What is remembered from the store is believed for trustSpan after the store was last heard, which happens every listenEvery. A change
 // that another process made thus binds this one within a second, and a process that does not hear the store any more stops using what it remembers.
@@ -141,7 +197,11 @@ func (s *Service) listen(ctx context.Context, last int64) (int64, error) {
 func (s *Service) forget() {
 	s.keys.forget()
 	s.aliases.forget()
+	s.aliasNames.forget()
 	s.credentials.forget()
+	s.identities.forget()
+	s.grants.forget()
+	s.found.forget()
 }
 
 // update makes a change in the store. When it returns, no request answers from what was remembered before the change, also if the change failed,

@@ -7,11 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 
 	"strongroom/hsm"
 	"strongroom/hsm/pkcs11"
 	"strongroom/kms"
+	"strongroom/kms/audit"
 	"strongroom/softhsm"
 	"strongroom/store"
 )
@@ -53,6 +56,7 @@ type rig struct {
 	*kms.Service
 	t     testing.TB
 	store *store.DB
+	audit *recorder
 }
 
 // newRig returns a service over the test token, or over the device given.
@@ -69,14 +73,55 @@ func newRig(t testing.TB, device hsm.Device) *rig {
 	must(t, kms.Init(t.Context(), kms.InitOptions{
 		Device: token, Store: db, Partition: "aws", Region: region, Account: account, Key: kms.NewAccessKey(),
 	}))
-	return &rig{Service: newService(t, db, device), t: t, store: db}
+	r := &rig{t: t, store: db, audit: new(recorder)}
+	s, err := kms.New(t.Context(), kms.Options{Device: device, Store: db, Audit: r.audit, Log: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	r.Service = s
+	return r
 }
 
 func newService(t testing.TB, db kms.Store, device hsm.Device) *kms.Service {
 	t.Helper()
-	s, err := kms.New(t.Context(), kms.Options{Device: device, Store: db, Log: slog.New(slog.DiscardHandler)})
+	s, err := kms.New(t.Context(), kms.Options{Device: device, Store: db, Audit: new(recorder), Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	return s
+}
+
+// newServiceWith returns a service with limits of its own.
+func newServiceWith(t testing.TB, db kms.Store, limits *kms.Limits) *kms.Service {
+	t.Helper()
+	s, err := kms.New(t.Context(), kms.Options{Device: token, Store: db, Audit: new(recorder), Log: slog.New(slog.DiscardHandler), Limits: limits})
+	must(t, err)
+	return s
+}
+
+// records returns what was recorded so far.
+func (r *rig) records() []audit.Record {
+	r.audit.mu.Lock()
+	defer r.audit.mu.Unlock()
+	return slices.Clone(r.audit.records)
+}
+
+// A recorder keeps audit records in memory. It is safe for concurrent use.
+type recorder struct {
+	mu      sync.Mutex
+	records []audit.Record
+	err     error // what Append and Err answer
+}
+
+func (r *recorder) Append(_ context.Context, record *audit.Record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.records = append(r.records, *record)
+	}
+	return r.err
+}
+
+func (r *recorder) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
 }
 
 func must(t testing.TB, err error) {

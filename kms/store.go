@@ -37,7 +37,7 @@ type Store interface {
 	Update(ctx context.Context, f func(Tx) error) error
 
 	// Generation returns a number that differs from every earlier one if any Update that changed something, by any process, was
-	// committed in between. It is cheap enough to ask several times a second.
+	// committed in between. What says so is no change in this sense: nobody remembers it. It is cheap enough to ask several times a second.
 	Generation(ctx context.Context) (int64, error)
 }
 
@@ -51,11 +51,56 @@ type Tx interface {
 	// InsertDeployment returns ErrConflict if there is one.
 	InsertDeployment(d *Deployment) error
 
+	// SetUsageSince sets the deployment's UsageSince if it has none.
+	SetUsageSince(t time.Time) error
+	SystemKey(name string) (*SystemKey, error)
+	// InsertSystemKey stores a key, with or without its Ref. It returns ErrConflict if there is one of that name.
+	InsertSystemKey(k *SystemKey) error
+	// SetSystemKeyRef stores the Ref of a key that was inserted without one. It returns ErrConflict if it has one.
+	SetSystemKeyRef(name string, ref hsm.Ref) error
+
 	// InsertAccount returns ErrConflict if the account is there.
 	InsertAccount(id string, created time.Time) error
+	Account(id string) (*Account, error)
+	Accounts(after string, limit int) ([]Account, error)
+
+	// Principal returns a user or a role with its tags and policies.
+	Principal(account string, kind PrincipalKind, name string) (*Principal, error)
+	// Principals lists the users or the roles of an account by name, with their tags and policies.
+	Principals(account string, kind PrincipalKind, after string, limit int) ([]Principal, error)
+	// InsertPrincipal stores p with its tags and policies. It returns ErrConflict if the account has, or ever had, one of that kind and name:
+	// policies and grants may still name the one that was there, and must not come to mean another.
+	InsertPrincipal(p *Principal) error
+	// SetPrincipalTags replaces all tags.
+	SetPrincipalTags(account string, kind PrincipalKind, name string, tags map[string]string) error
+	// PutPrincipalPolicy adds a policy or replaces the one of that name.
+	PutPrincipalPolicy(account string, kind PrincipalKind, name string, p NamedPolicy) error
+	DeletePrincipalPolicy(account string, kind PrincipalKind, name, policy string) error
+	// DeletePrincipal drops a user or a role with its tags and policies. Its name stays taken. Credentials are not dropped.
+	DeletePrincipal(account string, kind PrincipalKind, name string, now time.Time) error
+
 	Credential(id string) (*Credential, error)
+	// Credentials lists the access keys of a principal (an ARN), sessions too, by id.
+	Credentials(principal, after string, limit int) ([]Credential, error)
 	// InsertCredential returns ErrConflict if the id is taken.
 	InsertCredential(c *Credential) error
+	SetCredentialActive(id string, active bool) error
+	DeleteCredential(id string) error
+	// DeleteExpired drops credentials that expired before a time, at most limit of them, and returns how many. It is no change to Generation.
+	DeleteExpired(before time.Time, limit int) (int, error)
+
+	// RecordUse keeps when credentials and keys were last used, where that is later than what is kept. What is not there any more is passed over.
+	// It is no change to Generation.
+	RecordUse(credentials map[string]time.Time, keys []KeyUse) error
+	// KeyUse returns the last use of a key, ErrNotStored if there is none.
+	KeyUse(key KeyID) (*KeyUse, error)
+
+	// InsertEvent stores the body of an event. It is no change to Generation.
+	InsertEvent(body []byte) error
+	// Events returns the oldest events.
+	Events(limit int) ([]Event, error)
+	// DeleteEvents drops the events up to one, itself included. It is no change to Generation.
+	DeleteEvents(upTo int64) error
 
 	// Key returns the key with its tags and materials, in any state.
 	Key(id KeyID) (*Key, error)
@@ -73,8 +118,20 @@ type Tx interface {
 	SetState(id KeyID, from, to KeyState, deletion time.Time) error
 	// SetMaterialRef stores the Ref of a material that was inserted without one. It returns ErrConflict if it has one.
 	SetMaterialRef(id hsm.ID, ref hsm.Ref) error
+	// InsertMaterial adds a material without Ref to a key, after all others. It returns ErrConflict if the last one has no Ref yet.
+	InsertMaterial(key KeyID, m *Material) error
+	// KeysToRotate lists enabled keys of all accounts whose next rotation is not after due, the earliest first.
+	KeysToRotate(due time.Time, limit int) ([]KeyID, error)
+	// KeysRotating lists the keys of all accounts, in states that a client can see, whose last material has no Ref, by id.
+	KeysRotating(after KeyID, limit int) ([]KeyID, error)
+	SetRotation(id KeyID, r Rotation) error
 	SetDescription(id KeyID, description string) error
-	// DeleteKey drops a key that is Creating or Destroying, with its tags, materials and aliases; it returns ErrConflict in any other state.
+	SetPolicy(id KeyID, policy string) error
+	// SetTags adds tags to a key, or replaces their values.
+	SetTags(id KeyID, tags map[string]string) error
+	// DeleteTags takes tags from a key. It is no error if it has none of them.
+	DeleteTags(id KeyID, names []string) error
+	// DeleteKey drops a key that is Creating or Destroying, with its tags, materials, aliases, grants and last use; it returns ErrConflict in any other state.
 	// For a key that was Destroying it keeps a tombstone: id, account, material ids and the time.
 	DeleteKey(id KeyID, now time.Time) error
 
@@ -88,4 +145,18 @@ type Tx interface {
 	// MoveAlias points an alias at another key. It returns ErrConflict if the alias does not point at from.
 	MoveAlias(account, name string, from, to KeyID, now time.Time) error
 	DeleteAlias(account, name string) error
+
+	// InsertGrant returns ErrConflict if the id is taken.
+	InsertGrant(g *Grant) error
+	Grant(key KeyID, id string) (*Grant, error)
+	// Grants lists the grants of a key by id; with a grantee that is not empty, only those to that principal.
+	Grants(key KeyID, grantee, after string, limit int) ([]Grant, error)
+	// RetirableGrants lists the grants on any key that name a retiring principal, by id.
+	RetirableGrants(retiring, after string, limit int) ([]Grant, error)
+	// NamedGrants returns the grants of a key that have a name.
+	NamedGrants(key KeyID, name string) ([]Grant, error)
+	// FindGrants returns grants of a key to a grantee that are found by match and are for an operation, in no order.
+	FindGrants(key KeyID, grantee string, match GrantMatch, operation GrantOperations, limit int) ([]Grant, error)
+	CountGrants(key KeyID) (int, error)
+	DeleteGrant(key KeyID, id string) error
 }

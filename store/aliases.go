@@ -24,6 +24,7 @@ var (
 		UPDATE alias SET key_id = $1, updated = $2 WHERE account = $3 AND name = $4 AND key_id = $5`)
 	deleteAlias = define("delete from table alias", `
 		DELETE FROM alias WHERE account = $1 AND name = $2`)
+	deleteAliases = define("delete from table alias", `DELETE FROM alias WHERE key_id = $1`)
 )
 
 func (t *tx) Alias(account, name string) (*kms.Alias, error) {
@@ -37,20 +38,14 @@ func (t *tx) Alias(account, name string) (*kms.Alias, error) {
 }
 
 func (t *tx) Aliases(account string, key kms.KeyID, after string, limit int) ([]kms.Alias, error) {
-	if limit <= 0 { // to SQLite, a negative limit is none
-		return nil, t.usable()
+	columns := func(a *kms.Alias) []any {
+		a.Account = account
+		return []any{&a.Name, keyIDColumn{&a.Key}, timeColumn{&a.Created}, timeColumn{&a.Updated}}
 	}
-	s, about, args := selectAliases, any(account), []any{account, after, limit}
 	if !key.IsZero() {
-		s, about, args = selectAliasesOfKey, key, []any{account, key.String(), after, limit}
+		return list(t, selectAliasesOfKey, key, limit, columns, account, key.String(), after)
 	}
-	var all []kms.Alias
-	a := kms.Alias{Account: account}
-	dest := []any{&a.Name, keyIDColumn{&a.Key}, timeColumn{&a.Created}, timeColumn{&a.Updated}}
-	if err := t.rows(s, about, dest, func() { all = append(all, a) }, args...); err != nil {
-		return nil, err
-	}
-	return all, nil
+	return list(t, selectAliases, account, limit, columns, account, after)
 }
 
 func (t *tx) CountAliases(key kms.KeyID) (int, error) {
@@ -76,9 +71,5 @@ func (t *tx) MoveAlias(account, name string, from, to kms.KeyID, now time.Time) 
 }
 
 func (t *tx) DeleteAlias(account, name string) error {
-	n, err := t.exec(deleteAlias, name, account, name)
-	if err == nil && n == 0 {
-		err = notStored(deleteAlias, name)
-	}
-	return err
+	return t.change(deleteAlias, name, account, name)
 }

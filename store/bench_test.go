@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"testing"
+	"time"
 
 	"strongroom/kms"
 	"strongroom/store"
@@ -66,6 +67,99 @@ func BenchmarkGeneration(b *testing.B) {
 	d, _, ctx := bench(b)
 	for b.Loop() {
 		if _, err := d.Generation(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// A key with 50,000 grants to one grantee, which is as many as there may be: half without constraint, half each with its own.
+func BenchmarkGrants(b *testing.B) {
+	d, ids, ctx := bench(b)
+	key := ids[0]
+	const grants = 50_000
+	one := map[string]string{"record": "7"}
+	update(b, d, func(tx kms.Tx) error {
+		for n := range grants {
+			g := newGrant(key, alice)
+			g.Operations = 2
+			if n%2 == 1 {
+				g.Constraint.Equals = map[string]string{"record": strconv.Itoa(n)}
+			}
+			if n == 40_000 {
+				g.Operations = 4
+			}
+			if err := tx.InsertGrant(g); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	match := (&kms.Grant{Constraint: kms.GrantConstraint{Equals: one}}).Match()
+	find := func(match kms.GrantMatch, operation kms.GrantOperations, limit, found int) func(kms.Tx) error {
+		return func(tx kms.Tx) error {
+			all, err := tx.FindGrants(key, alice, match, operation, limit)
+			if len(all) != found {
+				b.Errorf("found %d, want %d", len(all), found)
+			}
+			return err
+		}
+	}
+	for _, bench := range []struct {
+		name string
+		do   func(kms.Tx) error
+	}{
+		{"find/constraint", find(match, 2, 10, 1)},
+		{"find/first of many", find(kms.GrantMatch{}, 2, 10, 10)},
+		{"find/one operation in many", find(kms.GrantMatch{}, 4, 10, 1)},
+		{"find/none in many", find(kms.GrantMatch{}, 1, 10, 0)},
+		{"find/none", find(kms.GrantMatch{1}, 2, 10, 0)},
+		{"count", func(tx kms.Tx) error { _, err := tx.CountGrants(key); return err }},
+		{"list 100", func(tx kms.Tx) error { _, err := tx.Grants(key, alice, "8", 100); return err }},
+		{"read key", func(tx kms.Tx) error { _, err := tx.Key(key); return err }},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := d.View(ctx, bench.do); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("insert", func(b *testing.B) {
+		for b.Loop() {
+			if err := d.Update(ctx, func(tx kms.Tx) error { return tx.InsertGrant(newGrant(key, alice)) }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// What a node tells of a minute: the last use of 1000 keys and 1000 credentials.
+func BenchmarkRecordUse(b *testing.B) {
+	d, ids, ctx := bench(b)
+	credentials := make(map[string]time.Time)
+	uses := make([]kms.KeyUse, 1000)
+	update(b, d, func(tx kms.Tx) error {
+		for n := range 1000 {
+			id := "ASIA" + strconv.Itoa(n)
+			credentials[id] = time.Time{}
+			if err := tx.InsertCredential(newSession(id, exact())); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	now := time.Now()
+	for b.Loop() {
+		now = now.Add(time.Second)
+		for id := range credentials {
+			credentials[id] = now
+		}
+		for n := range uses {
+			uses[n] = kms.KeyUse{Key: ids[n], Operation: "Decrypt", Time: now, EventID: ids[n].String(), RequestID: ids[n].String()}
+		}
+		if err := d.Update(ctx, func(tx kms.Tx) error { return tx.RecordUse(credentials, uses) }); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -29,22 +30,43 @@ func testStore(t *testing.T, open func(t *testing.T) (a, b kms.Store)) {
 		test func(t *testing.T, a, b kms.Store)
 	}{
 		{"deployment", testDeployment},
-		{"accounts and credentials", testCredentials},
+		{"usage since", testUsageSince},
+		{"system keys", testSystemKeys},
+		{"accounts", testAccounts},
+		{"principals", testPrincipals},
+		{"list of principals", testListPrincipals},
+		{"change of a principal", testChangePrincipal},
+		{"credentials", testCredentials},
+		{"list of credentials", testListCredentials},
+		{"expired credentials", testDeleteExpired},
+		{"use", testUse},
+		{"events", testEvents},
+		{"every event is taken once", testEventsTaken},
 		{"key", testKey},
 		{"key refused", testKeyRefused},
 		{"state", testState},
 		{"material ref", testMaterialRef},
 		{"description", testDescription},
+		{"policy and tags", testPolicyAndTags},
+		{"rotation", testRotation},
+		{"keys to rotate", testKeysToRotate},
+		{"new material", testInsertMaterial},
+		{"keys rotating", testKeysRotating},
 		{"delete", testDelete},
 		{"keys", testKeys},
 		{"keys in state", testKeysInState},
 		{"aliases", testAliases},
+		{"grant", testGrant},
+		{"lists of grants", testListGrants},
+		{"finding grants", testFindGrants},
 		{"all or nothing", testAllOrNothing},
 		{"an error of the database cannot be passed over", testSpent},
 		{"view only reads", testViewReads},
 		{"view is one state", testViewSnapshot},
 		{"visible at once", testVisible},
 		{"generation", testGeneration},
+		{"what raises the generation", testLoud},
+		{"what does not raise the generation", testQuiet},
 		{"exactly one change of state wins", testOneWins},
 		{"no update is lost", testNoLostUpdate},
 		{"context", testContext},
@@ -66,7 +88,7 @@ func testDeployment(t *testing.T, a, b kms.Store) {
 	})
 	d := &kms.Deployment{
 		ID: "2a0c8f4e-5a7e-4d05-8e4a-0d7f5b1a9c11", Created: exact(), Partition: "aws", Region: "eu-central-1", TokenSerial: "0123abcd",
-		SecretSealer: kms.SystemKey{Name: "secrets", ID: newMaterialID(), Ref: hsm.Ref("ref")},
+		UsageSince: exact().Add(time.Minute),
 	}
 	update(t, a, func(tx kms.Tx) error { return tx.InsertDeployment(d) })
 	update(t, a, func(tx kms.Tx) error {
@@ -77,32 +99,6 @@ func testDeployment(t *testing.T, a, b kms.Store) {
 		got, err := tx.Deployment()
 		same(t, got, d)
 		return err
-	})
-}
-
-func testCredentials(t *testing.T, a, b kms.Store) {
-	c := &kms.Credential{ID: "AKIAEXAMPLE", Account: account, Principal: "arn:aws:iam::111122223333:root", Active: true, Created: exact(), Sealed: []byte{0, 1, 255}}
-	off := &kms.Credential{ID: "AKIAOTHER", Account: account, Principal: "arn:aws:iam::111122223333:user/a", Created: exact(), Sealed: []byte{2}}
-	if err := a.Update(t.Context(), func(tx kms.Tx) error { return tx.InsertCredential(c) }); err == nil {
-		t.Error("a credential of an account that is not there was stored")
-	}
-	update(t, a, func(tx kms.Tx) error {
-		return errors.Join(tx.InsertAccount(account, time.Now()), tx.InsertCredential(c), tx.InsertCredential(off))
-	})
-	update(t, a, func(tx kms.Tx) error {
-		want(t, tx.InsertAccount(account, time.Now()), kms.ErrConflict)
-		want(t, tx.InsertCredential(c), kms.ErrConflict)
-		return nil
-	})
-	view(t, b, func(tx kms.Tx) error {
-		for _, c := range []*kms.Credential{c, off} {
-			got, err := tx.Credential(c.ID)
-			want(t, err, nil)
-			same(t, got, c)
-		}
-		_, err := tx.Credential("AKIANOBODY")
-		want(t, err, kms.ErrNotStored)
-		return nil
 	})
 }
 
@@ -287,6 +283,11 @@ func testDelete(t *testing.T, a, b kms.Store) {
 		k.Materials = append(k.Materials, newMaterial())
 		bystander.Tags = k.Tags
 		insertKeys(t, a, k, bystander)
+		grant, kept := newGrant(k.ID, alice), newGrant(bystander.ID, alice)
+		insertGrants(t, a, grant, newGrant(k.ID, builder), kept)
+		update(t, a, func(tx kms.Tx) error {
+			return tx.RecordUse(nil, []kms.KeyUse{{Key: k.ID, Operation: "Encrypt", Time: exact()}, {Key: bystander.ID, Operation: "Encrypt", Time: exact()}})
+		})
 		update(t, a, func(tx kms.Tx) error {
 			return errors.Join(tx.InsertAlias(newAlias("alias/"+string(state), k.ID)), tx.InsertAlias(newAlias("alias/by-"+string(state), bystander.ID)))
 		})
@@ -304,7 +305,9 @@ func testDelete(t *testing.T, a, b kms.Store) {
 			_, key := tx.Key(k.ID)
 			_, alias := tx.Alias(account, "alias/"+string(state))
 			_, material := tx.KeyOfMaterial(k.Materials[1].ID)
-			for _, err := range []error{key, alias, material} {
+			_, granted := tx.Grant(k.ID, grant.ID)
+			_, use := tx.KeyUse(k.ID)
+			for _, err := range []error{key, alias, material, granted, use} {
 				if goes {
 					want(t, err, kms.ErrNotStored)
 				} else {
@@ -317,6 +320,10 @@ func testDelete(t *testing.T, a, b kms.Store) {
 			n, err := tx.CountAliases(bystander.ID)
 			want(t, err, nil)
 			same(t, n, 1)
+			_, err = tx.Grant(bystander.ID, kept.ID)
+			want(t, err, nil)
+			_, err = tx.KeyUse(bystander.ID)
+			want(t, err, nil)
 			return nil
 		})
 	}
@@ -591,39 +598,136 @@ func testSpent(t *testing.T, a, b kms.Store) {
 }
 
 func testViewReads(t *testing.T, a, b kms.Store) {
-	insertAccounts(t, a)
-	k := newKey(kms.StateDestroying)
-	k.Materials[0].Ref = nil
-	insertKeys(t, a, k)
-	alias := newAlias("alias/a", k.ID)
-	update(t, a, func(tx kms.Tx) error { return tx.InsertAlias(alias) })
+	things := insertThings(t, a)
 	before, err := a.Generation(t.Context())
 	want(t, err, nil)
 	view(t, a, func(tx kms.Tx) error {
-		for name, err := range map[string]error{
-			"InsertDeployment": tx.InsertDeployment(&kms.Deployment{SecretSealer: kms.SystemKey{Ref: hsm.Ref("x")}}),
-			"InsertAccount":    tx.InsertAccount("777788889999", time.Now()),
-			"InsertCredential": tx.InsertCredential(&kms.Credential{ID: "A", Account: account, Sealed: []byte{1}}),
-			"InsertKey":        tx.InsertKey(newKey(kms.StateEnabled)),
-			"SetState":         tx.SetState(k.ID, kms.StateDestroying, kms.StateEnabled, time.Time{}),
-			"SetMaterialRef":   tx.SetMaterialRef(k.Materials[0].ID, hsm.Ref("x")),
-			"SetDescription":   tx.SetDescription(k.ID, "x"),
-			"DeleteKey":        tx.DeleteKey(k.ID, time.Now()),
-			"InsertAlias":      tx.InsertAlias(newAlias("alias/b", k.ID)),
-			"MoveAlias":        tx.MoveAlias(account, alias.Name, k.ID, k.ID, time.Now()),
-			"DeleteAlias":      tx.DeleteAlias(account, alias.Name),
-		} {
-			if err == nil || errors.Is(err, kms.ErrConflict) || errors.Is(err, kms.ErrNotStored) {
+		for name, write := range things.writes {
+			if err := write(tx); err == nil || errors.Is(err, kms.ErrConflict) || errors.Is(err, kms.ErrNotStored) {
 				t.Errorf("%s in a View: %v", name, err)
 			}
 		}
-		got, err := tx.Key(k.ID)
-		same(t, got, k)
+		// Also where there would be nothing to do.
+		for name, err := range map[string]error{
+			"SetPrincipalTags":      tx.SetPrincipalTags(account, kms.User, "none", nil),
+			"DeletePrincipalPolicy": tx.DeletePrincipalPolicy(account, kms.User, "none", "p"),
+			"RecordUse":             tx.RecordUse(nil, nil),
+			"DeleteEvents":          tx.DeleteEvents(0),
+			"SetTags":               tx.SetTags(things.key.ID, nil),
+			"DeleteTags":            tx.DeleteTags(things.key.ID, nil),
+			"InsertMaterial":        tx.InsertMaterial(newID(), &kms.Material{ID: newMaterialID()}),
+			"DeleteKey":             tx.DeleteKey(newID(), time.Now()),
+		} {
+			if err == nil || errors.Is(err, kms.ErrNotStored) {
+				t.Errorf("%s in a View: %v", name, err)
+			}
+		}
+		_, err := tx.DeleteExpired(time.Now(), 0)
+		if err == nil {
+			t.Error("DeleteExpired in a View")
+		}
+		got, err := tx.Key(things.key.ID)
+		same(t, got, things.key)
 		return err
 	})
 	after, err := b.Generation(t.Context())
 	want(t, err, nil)
 	same(t, after, before)
+}
+
+// quiet are the methods that are no change to the generation.
+var quiet = []string{"DeleteExpired", "RecordUse", "InsertEvent", "DeleteEvents"}
+
+func testLoud(t *testing.T, a, b kms.Store) {
+	things := insertThings(t, a)
+	for name, write := range things.writes {
+		before, err := b.Generation(t.Context())
+		want(t, err, nil)
+		undo := errors.New("undo")
+		want(t, a.Update(t.Context(), func(tx kms.Tx) error { return errors.Join(write(tx), undo) }), undo)
+		after, err := b.Generation(t.Context())
+		want(t, err, nil)
+		same(t, after, before)
+		update(t, a, func(tx kms.Tx) error {
+			if err := write(tx); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+		after, err = b.Generation(t.Context())
+		want(t, err, nil)
+		if (after == before) != slices.Contains(quiet, name) {
+			t.Errorf("%s: the generation went from %d to %d", name, before, after)
+		}
+	}
+}
+
+// things are one of everything, and for each method that writes something that it can do to them. None undoes what another needs.
+type things struct {
+	key    *kms.Key
+	writes map[string]func(kms.Tx) error
+}
+
+func insertThings(t testing.TB, s kms.Store) things {
+	t.Helper()
+	insertAccounts(t, s)
+	key, plain, goes := newKey(kms.StateEnabled), newKey(kms.StateEnabled), newKey(kms.StateDestroying)
+	key.Tags = map[string]string{"a": "b"}
+	key.Materials = append(key.Materials, newMaterial())
+	key.Materials[1].Ref = nil
+	insertKeys(t, s, key, plain, goes)
+	grant := newGrant(key.ID, alice)
+	insertGrants(t, s, grant)
+	move, drop := newAlias("alias/move", key.ID), newAlias("alias/drop", key.ID)
+	user, leaver := newPrincipal(kms.User, "alice"), newPrincipal(kms.User, "bob")
+	user.Policies = []kms.NamedPolicy{{Name: "p", Text: "{}"}}
+	credential, leaves := newSession("ASIA0", time.Now().Add(time.Hour)), newSession("ASIA1", time.Now().Add(time.Hour))
+	update(t, s, func(tx kms.Tx) error {
+		return errors.Join(
+			tx.InsertAlias(move), tx.InsertAlias(drop), tx.InsertPrincipal(user), tx.InsertPrincipal(leaver),
+			tx.InsertCredential(credential), tx.InsertCredential(leaves), tx.InsertCredential(newSession("ASIA2", exact().Add(-time.Hour))),
+			tx.InsertSystemKey(&kms.SystemKey{Name: "fresh", ID: newMaterialID()}), tx.InsertDeployment(&kms.Deployment{ID: "old"}),
+			tx.InsertEvent([]byte("event")))
+	})
+	return things{key, map[string]func(kms.Tx) error{
+		"SetUsageSince":   func(tx kms.Tx) error { return tx.SetUsageSince(time.Now()) },
+		"InsertSystemKey": func(tx kms.Tx) error { return tx.InsertSystemKey(&kms.SystemKey{Name: "new", ID: newMaterialID()}) },
+		"SetSystemKeyRef": func(tx kms.Tx) error { return tx.SetSystemKeyRef("fresh", hsm.Ref("x")) },
+		"InsertAccount":   func(tx kms.Tx) error { return tx.InsertAccount("777788889999", time.Now()) },
+		"InsertPrincipal": func(tx kms.Tx) error { return tx.InsertPrincipal(newPrincipal(kms.Role, "alice")) },
+		"SetPrincipalTags": func(tx kms.Tx) error {
+			return tx.SetPrincipalTags(account, kms.User, "alice", map[string]string{"a": "b"})
+		},
+		"PutPrincipalPolicy": func(tx kms.Tx) error {
+			return tx.PutPrincipalPolicy(account, kms.User, "alice", kms.NamedPolicy{Name: "q", Text: "{}"})
+		},
+		"DeletePrincipalPolicy": func(tx kms.Tx) error { return tx.DeletePrincipalPolicy(account, kms.User, "alice", "p") },
+		"DeletePrincipal":       func(tx kms.Tx) error { return tx.DeletePrincipal(account, kms.User, "bob", time.Now()) },
+		"InsertCredential":      func(tx kms.Tx) error { return tx.InsertCredential(newSession("ASIA3", time.Now())) },
+		"SetCredentialActive":   func(tx kms.Tx) error { return tx.SetCredentialActive(credential.ID, false) },
+		"DeleteCredential":      func(tx kms.Tx) error { return tx.DeleteCredential(leaves.ID) },
+		"DeleteExpired":         func(tx kms.Tx) error { _, err := tx.DeleteExpired(time.Now(), 10); return err },
+		"RecordUse": func(tx kms.Tx) error {
+			return tx.RecordUse(map[string]time.Time{credential.ID: time.Now()}, []kms.KeyUse{{Key: key.ID, Time: time.Now()}})
+		},
+		"InsertEvent":    func(tx kms.Tx) error { return tx.InsertEvent([]byte("x")) },
+		"DeleteEvents":   func(tx kms.Tx) error { return tx.DeleteEvents(1 << 62) },
+		"InsertKey":      func(tx kms.Tx) error { return tx.InsertKey(newKey(kms.StateEnabled)) },
+		"SetState":       func(tx kms.Tx) error { return tx.SetState(key.ID, kms.StateEnabled, kms.StateDisabled, time.Time{}) },
+		"SetMaterialRef": func(tx kms.Tx) error { return tx.SetMaterialRef(key.Materials[1].ID, hsm.Ref("x")) },
+		"InsertMaterial": func(tx kms.Tx) error { return tx.InsertMaterial(plain.ID, &kms.Material{ID: newMaterialID()}) },
+		"SetRotation":    func(tx kms.Tx) error { return tx.SetRotation(key.ID, kms.Rotation{Days: 365, Next: time.Now()}) },
+		"SetDescription": func(tx kms.Tx) error { return tx.SetDescription(key.ID, "x") },
+		"SetPolicy":      func(tx kms.Tx) error { return tx.SetPolicy(key.ID, "x") },
+		"SetTags":        func(tx kms.Tx) error { return tx.SetTags(key.ID, map[string]string{"c": "d"}) },
+		"DeleteTags":     func(tx kms.Tx) error { return tx.DeleteTags(key.ID, []string{"a"}) },
+		"DeleteKey":      func(tx kms.Tx) error { return tx.DeleteKey(goes.ID, time.Now()) },
+		"InsertAlias":    func(tx kms.Tx) error { return tx.InsertAlias(newAlias("alias/new", key.ID)) },
+		"MoveAlias":      func(tx kms.Tx) error { return tx.MoveAlias(account, move.Name, key.ID, plain.ID, time.Now()) },
+		"DeleteAlias":    func(tx kms.Tx) error { return tx.DeleteAlias(account, drop.Name) },
+		"InsertGrant":    func(tx kms.Tx) error { return tx.InsertGrant(newGrant(key.ID, builder)) },
+		"DeleteGrant":    func(tx kms.Tx) error { return tx.DeleteGrant(key.ID, grant.ID) },
+	}}
 }
 
 func testViewSnapshot(t *testing.T, a, b kms.Store) {
@@ -886,13 +990,58 @@ func testOwnResults(t *testing.T, a, b kms.Store) {
 	k := newKey(kms.StateEnabled)
 	k.Tags = map[string]string{"a": "b"}
 	insertKeys(t, a, k)
+	p := newPrincipal(kms.Role, "builder")
+	p.Tags = map[string]string{"a": "b"}
+	p.Policies = []kms.NamedPolicy{{Name: "p", Text: "{}"}}
+	c := newSession("ASIA", exact())
+	g := newGrant(k.ID, alice)
+	g.Name, g.Retiring = "name", builder
+	g.Constraint.Subset = map[string]string{"a": "b"}
+	h := newGrant(k.ID, alice) // the next row, which has none
+	h.ID = strings.Repeat("f", 64)
+	system := &kms.SystemKey{Name: "x", ID: newMaterialID(), Ref: hsm.Ref("ref")}
+	insertGrants(t, a, g, h)
+	update(t, a, func(tx kms.Tx) error {
+		return errors.Join(tx.InsertPrincipal(p), tx.InsertCredential(c), tx.InsertSystemKey(system), tx.InsertEvent([]byte("event")))
+	})
 	for range 2 {
 		view(t, a, func(tx kms.Tx) error {
-			got, err := tx.Key(k.ID)
+			key, err := tx.Key(k.ID)
 			want(t, err, nil)
-			same(t, got, k)
-			got.Tags["a"] = "spoilt"
-			clear(got.Materials[0].Ref)
+			same(t, key, k)
+			key.Tags["a"] = "spoilt"
+			clear(key.Materials[0].Ref)
+
+			principals, err := tx.Principals(account, kms.Role, "", 10)
+			want(t, err, nil)
+			same(t, principals, []kms.Principal{*p})
+			principals[0].Tags["a"] = "spoilt"
+			principals[0].Policies[0].Text = "spoilt"
+
+			credentials, err := tx.Credentials(builder, "", 10)
+			want(t, err, nil)
+			same(t, credentials, []kms.Credential{*c})
+			clear(credentials[0].Sealed)
+			clear(credentials[0].Token)
+
+			for _, list := range []func() ([]kms.Grant, error){
+				func() ([]kms.Grant, error) { return tx.Grants(k.ID, "", "", 10) },
+				func() ([]kms.Grant, error) { return tx.Grants(k.ID, alice, "", 10) },
+			} {
+				grants, err := list()
+				want(t, err, nil)
+				same(t, grants, []kms.Grant{*g, *h})
+				grants[0].Constraint.Subset["a"] = "spoilt"
+			}
+			events, err := tx.Events(10)
+			want(t, err, nil)
+			same(t, string(events[0].Body), "event")
+			clear(events[0].Body)
+
+			key2, err := tx.SystemKey(system.Name)
+			want(t, err, nil)
+			same(t, key2, system)
+			clear(key2.Ref)
 			return nil
 		})
 	}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"fmt"
 	"time"
 
 	"strongroom/kms"
@@ -9,20 +8,18 @@ import (
 
 var (
 	selectDeployment = define("read table deployment", `
-		SELECT id, created, aws_partition, aws_region, token_serial, sealer_name, sealer_id, sealer_ref
-		FROM deployment WHERE one = 1`)
+		SELECT id, created, aws_partition, aws_region, token_serial, usage_since FROM deployment WHERE one = 1`)
 	insertDeployment = define("insert into table deployment", `
-		INSERT INTO deployment (one, id, created, aws_partition, aws_region, token_serial, sealer_name, sealer_id, sealer_ref)
-		VALUES (1, $1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`)
-	insertAccount = define("insert into table account", `
-		INSERT INTO account (id, created) VALUES ($1, $2) ON CONFLICT DO NOTHING`)
+		INSERT INTO deployment (one, id, created, aws_partition, aws_region, token_serial, usage_since)
+		VALUES (1, $1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`)
+	updateUsageSince = define("update usage_since in table deployment", `
+		UPDATE deployment SET usage_since = $1 WHERE one = 1 AND usage_since IS NULL`)
 )
 
 func (t *tx) Deployment() (*kms.Deployment, error) {
 	d := new(kms.Deployment)
 	err := t.row(selectDeployment, nil, []any{
-		&d.ID, timeColumn{&d.Created}, &d.Partition, &d.Region, &d.TokenSerial,
-		&d.SecretSealer.Name, idColumn{&d.SecretSealer.ID}, refColumn{&d.SecretSealer.Ref},
+		&d.ID, timeColumn{&d.Created}, &d.Partition, &d.Region, &d.TokenSerial, timeColumn{&d.UsageSince},
 	})
 	if err != nil {
 		return nil, err
@@ -31,14 +28,15 @@ func (t *tx) Deployment() (*kms.Deployment, error) {
 }
 
 func (t *tx) InsertDeployment(d *kms.Deployment) error {
-	sealer := &d.SecretSealer
-	if err := checkRef(sealer.Ref); err != nil {
-		return fmt.Errorf("store: %s (%s): %w", insertDeployment.does, sealer.Name, err)
-	}
 	return t.insert(insertDeployment, nil,
-		d.ID, d.Created.UnixMilli(), d.Partition, d.Region, d.TokenSerial, sealer.Name, sealer.ID[:], []byte(sealer.Ref))
+		d.ID, d.Created.UnixMilli(), d.Partition, d.Region, d.TokenSerial, millis(d.UsageSince))
 }
 
-func (t *tx) InsertAccount(id string, created time.Time) error {
-	return t.insert(insertAccount, id, id, created.UnixMilli())
+func (t *tx) SetUsageSince(since time.Time) error {
+	n, err := t.exec(updateUsageSince, nil, millis(since))
+	if err != nil || n > 0 {
+		return err
+	}
+	_, err = t.Deployment() // which has one, or is not there
+	return err
 }

@@ -11,7 +11,10 @@ import (
 
 // What the tests in package store_test need of the inside.
 
-const BusyTimeout = busyTimeout
+const (
+	BusyTimeout    = busyTimeout
+	StatementCache = statementCache
+)
 
 // OnStep has f called between the steps of Create.
 func OnStep(f func(string)) { testingOnlyStep = f }

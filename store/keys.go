@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"strongroom/hsm"
 	"strongroom/kms"
 )
 
@@ -13,13 +12,7 @@ const invisible = `('` + string(kms.StateCreating) + `', '` + string(kms.StateDe
 
 var (
 	selectKey = define("read table kms_key", `
-		SELECT account, state, description, created, deletion_date, policy FROM kms_key WHERE id = $1`)
-	selectTags = define("read table tag", `
-		SELECT name, value FROM tag WHERE key_id = $1`)
-	selectMaterials = define("read table material", `
-		SELECT id, ref, created FROM material WHERE key_id = $1 ORDER BY ordinal`)
-	selectKeyOfMaterial = define("read table material", `
-		SELECT key_id FROM material WHERE id = $1`)
+		SELECT account, state, description, created, deletion_date, policy, rotation_days, next_rotation FROM kms_key WHERE id = $1`)
 	selectKeys = define("list table kms_key", `
 		SELECT id FROM kms_key
 		WHERE account = $1 AND id > $2 AND state NOT IN `+invisible+` ORDER BY id LIMIT $3`)
@@ -31,50 +24,32 @@ var (
 
 func (t *tx) Key(id kms.KeyID) (*kms.Key, error) {
 	k := &kms.Key{ID: id}
-	text := id.String()
 	err := t.row(selectKey, id, []any{
 		&k.Account, stateColumn{&k.State}, &k.Description, timeColumn{&k.Created}, timeColumn{&k.DeletionDate}, &k.Policy,
-	}, text)
+		&k.Rotation.Days, timeColumn{&k.Rotation.Next},
+	}, id.String())
 	if err != nil {
 		return nil, err
 	}
-
-	var name, value string
-	err = t.rows(selectTags, id, []any{&name, &value}, func() {
-		if k.Tags == nil {
-			k.Tags = make(map[string]string)
-		}
-		k.Tags[name] = value
-	}, text)
-	if err != nil {
+	if k.Tags, err = t.tags(selectTags, id, id.String()); err != nil {
 		return nil, err
 	}
-
-	var m kms.Material
-	err = t.rows(selectMaterials, id, []any{idColumn{&m.ID}, refColumn{&m.Ref}, timeColumn{&m.Created}}, func() {
-		k.Materials = append(k.Materials, m)
-	}, text)
-	if err != nil {
+	if k.Materials, err = t.materials(id); err != nil {
 		return nil, err
-	}
-	if len(k.Materials) == 0 {
-		return nil, t.fail(selectMaterials, id, fmt.Errorf("damaged: a key without material"))
 	}
 	return k, nil
 }
 
-func (t *tx) KeyOfMaterial(id hsm.ID) (kms.KeyID, error) {
-	var key kms.KeyID
-	err := t.row(selectKeyOfMaterial, id, []any{keyIDColumn{&key}}, id[:])
-	return key, err
+func (t *tx) Keys(account string, after kms.KeyID, limit int) ([]kms.KeyID, error) {
+	return t.keyIDs(selectKeys, account, limit, account, position(after))
 }
 
-func (t *tx) Keys(account string, after kms.KeyID, limit int) ([]kms.KeyID, error) {
-	position := "" // before every id
-	if !after.IsZero() {
-		position = after.String()
+// position returns the text that a list of keys is continued after.
+func position(after kms.KeyID) string {
+	if after.IsZero() {
+		return "" // before every id
 	}
-	return t.keyIDs(selectKeys, account, limit, account, position)
+	return after.String()
 }
 
 // KeysInState lists the keys whose deletion date is first, first; keys without one, by id.
@@ -90,26 +65,13 @@ func (t *tx) KeysInState(state kms.KeyState, due time.Time, limit int) ([]kms.Ke
 
 // keyIDs returns the ids that s answers with. The limit is its last parameter.
 func (t *tx) keyIDs(s statement, about any, limit int, args ...any) ([]kms.KeyID, error) {
-	if limit <= 0 { // to SQLite, a negative limit is none
-		return nil, t.usable()
-	}
-	var ids []kms.KeyID
-	var id kms.KeyID
-	err := t.rows(s, about, []any{keyIDColumn{&id}}, func() { ids = append(ids, id) }, append(args, limit)...)
-	if err != nil {
-		return nil, err
-	}
-	return ids, nil
+	return list(t, s, about, limit, func(id *kms.KeyID) []any { return []any{keyIDColumn{id}} }, args...)
 }
 
 var (
 	insertKey = define("insert into table kms_key", `
-		INSERT INTO kms_key (id, account, state, description, created, deletion_date, policy)
-		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`)
-	insertTag = define("insert into table tag", `
-		INSERT INTO tag (key_id, name, value) VALUES ($1, $2, $3)`)
-	insertMaterial = define("insert into table material", `
-		INSERT INTO material (id, key_id, ordinal, ref, created) VALUES ($1, $2, $3, $4, $5)`)
+		INSERT INTO kms_key (id, account, state, description, created, deletion_date, policy, rotation_days, next_rotation)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`)
 )
 
 func (t *tx) InsertKey(k *kms.Key) error {
@@ -118,7 +80,8 @@ func (t *tx) InsertKey(k *kms.Key) error {
 	}
 	text := k.ID.String()
 	err := t.insert(insertKey, k.ID,
-		text, k.Account, string(k.State), k.Description, k.Created.UnixMilli(), millis(k.DeletionDate), k.Policy)
+		text, k.Account, string(k.State), k.Description, k.Created.UnixMilli(), millis(k.DeletionDate), k.Policy,
+		k.Rotation.Days, millis(k.Rotation.Next))
 	if err != nil {
 		return err
 	}
@@ -129,12 +92,8 @@ func (t *tx) InsertKey(k *kms.Key) error {
 		}
 	}
 	for n, m := range k.Materials {
-		// A nil slice is NULL, an empty one would not be.
-		ref := []byte(m.Ref)
-		if len(ref) == 0 {
-			ref = nil
-		}
-		if _, err := t.exec(insertMaterial, m.ID, m.ID[:], text, n, ref, m.Created.UnixMilli()); err != nil {
+		_, err := t.exec(insertMaterial, m.ID, m.ID[:], text, n, newRef(m.Ref), m.Created.UnixMilli(), string(m.Reason))
+		if err != nil {
 			return err
 		}
 	}
@@ -153,8 +112,11 @@ func checkKey(k *kms.Key) error {
 		return fmt.Errorf("a key without material")
 	}
 	for _, m := range k.Materials {
-		if len(m.Ref) > maxRef {
-			return checkRef(m.Ref)
+		if err := checkNewRef(m.Ref); err != nil {
+			return err
+		}
+		if err := checkReason(m.Reason); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -165,8 +127,8 @@ var (
 		UPDATE kms_key SET state = $1, deletion_date = $2 WHERE id = $3 AND state = $4`)
 	updateDescription = define("update description in table kms_key", `
 		UPDATE kms_key SET description = $1 WHERE id = $2`)
-	updateRef = define("update ref in table material", `
-		UPDATE material SET ref = $1 WHERE id = $2 AND ref IS NULL`)
+	updatePolicy = define("update policy in table kms_key", `
+		UPDATE kms_key SET policy = $1 WHERE id = $2`)
 	selectState = define("read state in table kms_key", `
 		SELECT account, state FROM kms_key WHERE id = $1`)
 )
@@ -194,27 +156,12 @@ func (t *tx) state(id kms.KeyID) (account string, state kms.KeyState, err error)
 	return account, state, err
 }
 
-func (t *tx) SetMaterialRef(id hsm.ID, ref hsm.Ref) error {
-	if err := checkRef(ref); err != nil {
-		return fmt.Errorf("store: %s (%v): %w", updateRef.does, id, err)
-	}
-	n, err := t.exec(updateRef, id, []byte(ref), id[:])
-	if err != nil || n > 0 {
-		return err
-	}
-	// It is not there, or it is and has a ref.
-	if _, err := t.KeyOfMaterial(id); err != nil {
-		return err
-	}
-	return conflict(updateRef, id)
+func (t *tx) SetDescription(id kms.KeyID, description string) error {
+	return t.change(updateDescription, id, description, id.String())
 }
 
-func (t *tx) SetDescription(id kms.KeyID, description string) error {
-	n, err := t.exec(updateDescription, id, description, id.String())
-	if err == nil && n == 0 {
-		err = notStored(updateDescription, id)
-	}
-	return err
+func (t *tx) SetPolicy(id kms.KeyID, policy string) error {
+	return t.change(updatePolicy, id, policy, id.String())
 }
 
 var (
@@ -223,16 +170,12 @@ var (
 	insertTombstoneMaterials = define("insert into table tombstone_material", `
 		INSERT INTO tombstone_material (id, key_id) SELECT id, key_id FROM material WHERE key_id = $1`)
 
-	deleteAliases   = define("delete from table alias", `DELETE FROM alias WHERE key_id = $1`)
-	deleteTags      = define("delete from table tag", `DELETE FROM tag WHERE key_id = $1`)
-	deleteMaterials = define("delete from table material", `DELETE FROM material WHERE key_id = $1`)
-	deleteKey       = define("delete from table kms_key", `DELETE FROM kms_key WHERE id = $1`)
+	deleteKey = define("delete from table kms_key", `DELETE FROM kms_key WHERE id = $1`)
 )
 
 func (t *tx) DeleteKey(id kms.KeyID, now time.Time) error {
-	// So that in a View the answer is that it only reads, whatever the state of the key.
-	if !t.writes {
-		return fmt.Errorf("%w: %s", errReadOnly, deleteKey.does)
+	if err := t.writable(deleteKey); err != nil {
+		return err
 	}
 	account, state, err := t.state(id)
 	if err != nil {
@@ -251,7 +194,7 @@ func (t *tx) DeleteKey(id kms.KeyID, now time.Time) error {
 			return err
 		}
 	}
-	for _, s := range []statement{deleteAliases, deleteTags, deleteMaterials, deleteKey} {
+	for _, s := range []statement{deleteAliases, deleteGrants, deleteTags, deleteKeyUse, deleteMaterials, deleteKey} {
 		if _, err := t.exec(s, id, text); err != nil {
 			return err
 		}

@@ -88,7 +88,7 @@ func (d *DB) migrate(ctx context.Context) error {
 				return nil
 			}
 			m := migrations[have]
-			if _, err := t.exec(statement{"apply migration", m.sql}, m.name); err != nil {
+			if _, err := t.exec(statement{does: "apply migration", sql: m.sql}, m.name); err != nil {
 				return err
 			}
 			_, err = t.exec(insertMigration, m.name, have+1, m.hash[:], time.Now().UnixMilli())

@@ -106,7 +106,7 @@ func (c *child) wait() (rest []string) {
 	return rest
 }
 
-// childCommit stores keys with aliases as fast as it can and prints each when it has been told that it is stored.
+// childCommit stores keys with aliases and events as fast as it can and prints each when it has been told that it is stored.
 func childCommit(args []string) error {
 	d, err := store.Open(context.Background(), args[0])
 	if err != nil {
@@ -116,7 +116,7 @@ func childCommit(args []string) error {
 		k := newKey(kms.StateEnabled)
 		k.Tags = map[string]string{"a": "b"}
 		err := d.Update(context.Background(), func(tx kms.Tx) error {
-			return errors.Join(tx.InsertKey(k), tx.InsertAlias(newAlias("alias/"+k.ID.String(), k.ID)))
+			return errors.Join(tx.InsertKey(k), tx.InsertAlias(newAlias("alias/"+k.ID.String(), k.ID)), tx.InsertEvent([]byte(k.ID.String())))
 		})
 		if err != nil {
 			return err
@@ -157,6 +157,11 @@ func TestKill(t *testing.T) {
 		}
 		var there []string
 		view(t, d, func(tx kms.Tx) error {
+			events, err := tx.Events(1_000_000)
+			want(t, err, nil)
+			told := names(events, func(e kms.Event) string { return string(e.Body) })
+			slices.Sort(told)
+			defer func() { same(t, told, there) }()
 			ids, err := tx.Keys(account, kms.KeyID{}, 1_000_000)
 			for _, id := range ids {
 				there = append(there, id.String())

@@ -43,6 +43,9 @@ var pragmas = []string{
 	"journal_size_limit = 67108864",
 }
 
+// statementCache is how many prepared statements each connection keeps: all of this package's fit.
+const statementCache = 128
+
 // An sqliteConnector opens connections to one file. It does not make the file.
 type sqliteConnector struct {
 	dsn    string
@@ -57,9 +60,8 @@ func newConnector(path string, steps ...func(*sqlite3.SQLiteConn) error) *sqlite
 	file := url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
 		"mode": {"rw"}, // not rwc: a file that is not there stays so
 		// SQLite's own wait for a lock ignores the context, so it is short; transact waits longer.
-		"_busy_timeout": {strconv.Itoa(int(busyTimeout.Milliseconds()))},
-		// Each connection keeps its prepared statements: all of this package's fit.
-		"_stmt_cache_size": {"64"},
+		"_busy_timeout":    {strconv.Itoa(int(busyTimeout.Milliseconds()))},
+		"_stmt_cache_size": {strconv.Itoa(statementCache)},
 	}.Encode()}
 	return &sqliteConnector{file.String(), &sqlite3.SQLiteDriver{ConnectHook: func(c *sqlite3.SQLiteConn) error {
 		for _, step := range steps {

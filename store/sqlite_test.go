@@ -215,49 +215,157 @@ func TestMigrate(t *testing.T) {
 	path := create(t)
 	d := open(t, path)
 	insertAccounts(t, d)
-	same(t, len(d.Rows(t, "SELECT * FROM migration")), 1)
+	same(t, d.Rows(t, "SELECT number FROM migration"), []string{"1", "2"})
 	want(t, store.Migrate(t.Context(), path), nil) // nothing to do
 
-	first, err := fs.ReadFile(store.Files(), "migrations/0001_first.sql")
-	if err != nil {
-		t.Fatal(err)
+	files := ownMigrations(t, 2)
+	files["migrations/0003_three.sql"] = &fstest.MapFile{
+		Data: []byte("CREATE TABLE three (a BIGINT); CREATE TABLE three_more (b BIGINT); INSERT INTO three VALUES (3);"),
 	}
-	files := fstest.MapFS{
-		"migrations/0001_first.sql": {Data: first},
-		"migrations/0002_two.sql":   {Data: []byte("CREATE TABLE two (a BIGINT); CREATE TABLE two_more (b BIGINT); INSERT INTO two VALUES (2);")},
-		"migrations/0003_three.sql": {Data: []byte("ALTER TABLE two ADD COLUMN c BIGINT; INSERT INTO nowhere VALUES (1);")},
-	}
+	files["migrations/0004_four.sql"] = &fstest.MapFile{Data: []byte("ALTER TABLE three ADD COLUMN c BIGINT; INSERT INTO nowhere VALUES (1);")}
 	store.UseMigrations(t, files)
-	mention(t, openAndClose(t, path), "schema 1", "needs 3", "strongroom migrate")
+	mention(t, openAndClose(t, path), "schema 2", "needs 4", "strongroom migrate")
 
 	// A step that fails leaves the steps before it done, and nothing of itself.
 	if err := store.Migrate(t.Context(), path); err == nil {
 		t.Fatal("a migration with an error worked")
 	} else {
-		mention(t, err, "0003_three.sql")
+		mention(t, err, "0004_four.sql")
 	}
-	same(t, d.Rows(t, "SELECT * FROM two"), []string{"2"})
-	mention(t, openAndClose(t, path), "schema 2", "needs 3", "strongroom migrate")
+	same(t, d.Rows(t, "SELECT * FROM three"), []string{"3"})
+	mention(t, openAndClose(t, path), "schema 3", "needs 4", "strongroom migrate")
 
-	files["migrations/0003_three.sql"].Data = []byte("ALTER TABLE two ADD COLUMN c BIGINT;")
+	files["migrations/0004_four.sql"].Data = []byte("ALTER TABLE three ADD COLUMN c BIGINT;")
 	store.UseMigrations(t, files)
 	want(t, store.Migrate(t.Context(), path), nil)
 	want(t, openAndClose(t, path), nil)
-	same(t, d.Rows(t, "SELECT * FROM two"), []string{"2 <nil>"})
-	same(t, d.Rows(t, "SELECT number FROM migration"), []string{"1", "2", "3"})
+	same(t, d.Rows(t, "SELECT * FROM three"), []string{"3 <nil>"})
+	same(t, d.Rows(t, "SELECT number FROM migration"), []string{"1", "2", "3", "4"})
 
 	// Not while a server runs.
 	want(t, d.Claim(t.Context()), nil)
 	mention(t, store.Migrate(t.Context(), path), "in use", fmt.Sprint(os.Getpid()))
 
 	// An older program meets a newer store, and a program of other descent meets it.
-	delete(files, "migrations/0003_three.sql")
+	delete(files, "migrations/0004_four.sql")
 	store.UseMigrations(t, files)
 	mention(t, openAndClose(t, path), "newer strongroom")
 	mention(t, store.Migrate(t.Context(), path), "") // any error
-	files["migrations/0002_two.sql"].Data = []byte("CREATE TABLE other (a BIGINT);")
+	files["migrations/0003_three.sql"].Data = []byte("CREATE TABLE other (a BIGINT);")
 	store.UseMigrations(t, files)
-	mention(t, openAndClose(t, path), "0002_two.sql")
+	mention(t, openAndClose(t, path), "0003_three.sql")
+}
+
+// ownMigrations returns the first n of the program's migrations.
+func ownMigrations(t testing.TB, n int) fstest.MapFS {
+	t.Helper()
+	names, err := fs.Glob(store.Files(), "migrations/*.sql") // sorted
+	if err != nil || len(names) < n {
+		t.Fatal(names, err)
+	}
+	files := make(fstest.MapFS)
+	for _, name := range names[:n] {
+		text, err := fs.ReadFile(store.Files(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = &fstest.MapFile{Data: text}
+	}
+	return files
+}
+
+// A store of the first schema keeps everything that it has.
+func TestMigrateFirst(t *testing.T) {
+	store.UseMigrations(t, ownMigrations(t, 1))
+	path := create(t)
+	d := open(t, path)
+	k, fresh, gone := newKey(kms.StatePendingDeletion), newKey(kms.StateCreating), newMaterial()
+	k.Description, k.Policy = "déjà vu", `{"Version":"2012-10-17"}`
+	k.DeletionDate = exact().Add(time.Hour)
+	k.Tags = map[string]string{"a": "b"}
+	k.Materials = append(k.Materials, newMaterial())
+	fresh.Materials[0].Ref = nil
+	sealer := kms.SystemKey{Name: "access-keys", ID: newMaterialID(), Ref: hsm.Ref("\x00ref")}
+	deployment := kms.Deployment{
+		ID: "2a0c8f4e-5a7e-4d05-8e4a-0d7f5b1a9c11", Created: exact(), Partition: "aws", Region: "eu-central-1", TokenSerial: "0123abcd",
+	}
+	credential := kms.Credential{
+		ID: "AKIAEXAMPLE", Account: account, Principal: "arn:aws:iam::111122223333:root", Active: true, Created: exact(), Sealed: []byte{0, 1, 255},
+	}
+	alias := newAlias("alias/a", k.ID)
+	statements := []string{
+		"UPDATE generation SET value = 77",
+		fmt.Sprintf("INSERT INTO account VALUES ('%s', 1)", account),
+		fmt.Sprintf("INSERT INTO deployment VALUES (1, '%s', %d, 'aws', 'eu-central-1', '0123abcd', '%s', x'%v', x'%x')",
+			deployment.ID, deployment.Created.UnixMilli(), sealer.Name, sealer.ID, []byte(sealer.Ref)),
+		fmt.Sprintf("INSERT INTO credential VALUES ('%s', '%s', '%s', 1, %d, x'0001ff')",
+			credential.ID, account, credential.Principal, credential.Created.UnixMilli()),
+		fmt.Sprintf("INSERT INTO tombstone VALUES ('%v', '%s', 5)", newID(), account),
+		fmt.Sprintf("INSERT INTO tombstone_material SELECT x'%v', key_id FROM tombstone", gone.ID),
+	}
+	for _, k := range []*kms.Key{k, fresh} {
+		date := "NULL"
+		if !k.DeletionDate.IsZero() {
+			date = fmt.Sprint(k.DeletionDate.UnixMilli())
+		}
+		statements = append(statements, fmt.Sprintf("INSERT INTO kms_key VALUES ('%v', '%s', '%s', '%s', %d, %s, '%s')",
+			k.ID, k.Account, k.State, k.Description, k.Created.UnixMilli(), date, k.Policy))
+		for i, m := range k.Materials {
+			ref := "NULL"
+			if m.Ref != nil {
+				ref = fmt.Sprintf("x'%x'", []byte(m.Ref))
+			}
+			statements = append(statements, fmt.Sprintf("INSERT INTO material VALUES (x'%v', '%v', %d, %s, %d)", m.ID, k.ID, i, ref, m.Created.UnixMilli()))
+		}
+	}
+	statements = append(statements,
+		fmt.Sprintf("INSERT INTO tag VALUES ('%v', 'a', 'b')", k.ID),
+		fmt.Sprintf("INSERT INTO alias VALUES ('%s', '%s', '%v', %d, %d)", account, alias.Name, k.ID, alias.Created.UnixMilli(), alias.Updated.UnixMilli()))
+	d.SQL(t, statements...)
+
+	store.UseMigrations(t, store.Files())
+	mention(t, openAndClose(t, path), "schema 1", "needs 2", "strongroom migrate")
+	want(t, store.Migrate(t.Context(), path), nil)
+	d = open(t, path)
+	view(t, d, func(tx kms.Tx) error {
+		gotDeployment, err := tx.Deployment()
+		want(t, err, nil)
+		same(t, gotDeployment, &deployment)
+		gotSealer, err := tx.SystemKey(sealer.Name)
+		want(t, err, nil)
+		same(t, gotSealer, &sealer)
+		gotCredential, err := tx.Credential(credential.ID)
+		want(t, err, nil)
+		same(t, gotCredential, &credential)
+		for _, k := range []*kms.Key{k, fresh} {
+			got, err := tx.Key(k.ID)
+			want(t, err, nil)
+			same(t, got, k)
+		}
+		gotAlias, err := tx.Alias(account, alias.Name)
+		want(t, err, nil)
+		same(t, gotAlias, alias)
+		return nil
+	})
+	same(t, d.Rows(t, "SELECT lower(hex(m.id)), account, destroyed FROM tombstone_material m JOIN tombstone USING (key_id)"),
+		[]string{fmt.Sprint(gone.ID, " ", account, " 5")})
+	same(t, d.Rows(t, "SELECT value FROM generation"), []string{"78"}) // the migration is a change too
+	same(t, d.Rows(t, "PRAGMA integrity_check"), []string{"ok"})
+	same(t, len(d.Rows(t, "PRAGMA foreign_key_check")), 0)
+
+	// A store before its init can be migrated as well.
+	store.UseMigrations(t, ownMigrations(t, 1))
+	path = create(t)
+	store.UseMigrations(t, store.Files())
+	want(t, store.Migrate(t.Context(), path), nil)
+	d = open(t, path)
+	view(t, d, func(tx kms.Tx) error {
+		_, err := tx.SystemKey(sealer.Name)
+		want(t, err, kms.ErrNotStored)
+		_, err = tx.Deployment()
+		want(t, err, kms.ErrNotStored)
+		return nil
+	})
 }
 
 func TestTombstone(t *testing.T) {
@@ -276,7 +384,23 @@ func TestTombstone(t *testing.T) {
 		fmt.Sprint(destroyed.Materials[0].ID, " ", destroyed.ID),
 		fmt.Sprint(destroyed.Materials[1].ID, " ", destroyed.ID),
 	})
-	for _, table := range []string{"kms_key", "tag", "material", "alias"} {
+	for _, table := range []string{"kms_key", "tag", "material", "alias", "kms_grant", "key_use"} {
+		same(t, d.Rows(t, "SELECT count(*) FROM "+table), []string{"0"})
+	}
+}
+
+// Of a principal that was deleted, what keeps its name and its id taken is left.
+func TestDeletedPrincipal(t *testing.T) {
+	d := open(t, create(t))
+	insertAccounts(t, d)
+	p := newPrincipal(kms.User, "alice")
+	p.Tags = map[string]string{"a": "b"}
+	p.Policies = []kms.NamedPolicy{{Name: "p", Text: "{}"}}
+	now := exact().Add(time.Minute)
+	update(t, d, func(tx kms.Tx) error { return tx.InsertPrincipal(p) })
+	update(t, d, func(tx kms.Tx) error { return tx.DeletePrincipal(account, kms.User, "alice", now) })
+	same(t, d.Rows(t, "SELECT * FROM principal"), []string{fmt.Sprint(p.ID, " ", account, " user alice ", p.Created.UnixMilli(), " ", now.UnixMilli())})
+	for _, table := range []string{"principal_tag", "principal_policy"} {
 		same(t, d.Rows(t, "SELECT count(*) FROM "+table), []string{"0"})
 	}
 }
@@ -287,22 +411,28 @@ func TestDamagedValues(t *testing.T) {
 	insertAccounts(t, d)
 	k := newKey(kms.StateEnabled)
 	alias := newAlias("alias/a", k.ID)
+	grant := newGrant(k.ID, alice)
 	id := k.Materials[0].ID
 	reset := func() {
 		d.SQL(t, "PRAGMA ignore_check_constraints = ON", "PRAGMA foreign_keys = OFF",
-			"DELETE FROM alias", "DELETE FROM tag", "DELETE FROM material", "DELETE FROM kms_key", "DELETE FROM credential", "DELETE FROM deployment")
+			"DELETE FROM alias", "DELETE FROM tag", "DELETE FROM material", "DELETE FROM kms_key", "DELETE FROM credential", "DELETE FROM deployment",
+			"DELETE FROM kms_grant", "DELETE FROM system_key", "DELETE FROM event")
 		insertKeys(t, d, k)
 		update(t, d, func(tx kms.Tx) error {
 			return errors.Join(
 				tx.InsertAlias(alias),
 				tx.InsertCredential(&kms.Credential{ID: "AKIA", Account: account, Sealed: []byte{1}}),
-				tx.InsertDeployment(&kms.Deployment{SecretSealer: kms.SystemKey{Ref: hsm.Ref("x")}}))
+				tx.InsertDeployment(&kms.Deployment{}),
+				tx.InsertSystemKey(&kms.SystemKey{Name: "audit", ID: newMaterialID(), Ref: hsm.Ref("x")}),
+				tx.InsertGrant(grant))
 		})
 	}
 	key := func(tx kms.Tx) error { _, err := tx.Key(k.ID); return err }
 	keys := func(tx kms.Tx) error { _, err := tx.Keys(account, kms.KeyID{}, 9); return err }
 	deployment := func(tx kms.Tx) error { _, err := tx.Deployment(); return err }
 	credential := func(tx kms.Tx) error { _, err := tx.Credential("AKIA"); return err }
+	systemKey := func(tx kms.Tx) error { _, err := tx.SystemKey("audit"); return err }
+	readGrant := func(tx kms.Tx) error { _, err := tx.Grant(k.ID, grant.ID); return err }
 	text := k.ID.String()
 	for _, test := range []struct {
 		damage string
@@ -325,7 +455,18 @@ func TestDamagedValues(t *testing.T) {
 		{"UPDATE alias SET key_id = ''", func(tx kms.Tx) error { _, err := tx.Alias(account, "alias/a"); return err }, []string{"table alias", "alias/a"}},
 		{"UPDATE alias SET updated = 'now'", func(tx kms.Tx) error { _, err := tx.Aliases(account, kms.KeyID{}, "", 9); return err }, []string{"table alias", account}},
 		{"UPDATE credential SET active = 2", credential, []string{"table credential", "AKIA"}},
-		{"UPDATE deployment SET sealer_id = x'01'", deployment, []string{"table deployment"}},
+		{"UPDATE material SET reason = 'BOREDOM'", key, []string{"table material", text, `unknown reason "BOREDOM"`}},
+		{"UPDATE material SET reason = x'00'", key, []string{"table material", text}},
+		{"UPDATE kms_key SET rotation_days = 'often'", key, []string{"table kms_key", text}},
+		{"UPDATE deployment SET usage_since = 'now'", deployment, []string{"table deployment"}},
+		{"UPDATE system_key SET id = x'01'", systemKey, []string{"table system_key", "audit", "1 bytes"}},
+		{"UPDATE system_key SET ref = x''", systemKey, []string{"table system_key", "audit", "0 bytes"}},
+		{"UPDATE kms_grant SET context_equals = 'null'", readGrant, []string{"table kms_grant", grant.ID, "JSON"}},
+		{"UPDATE kms_grant SET context_subset = '{'", readGrant, []string{"table kms_grant", grant.ID, "JSON"}},
+		{"UPDATE kms_grant SET context_subset = x'7b7d'", readGrant, []string{"table kms_grant", grant.ID}},
+		{"UPDATE kms_grant SET operations = -1", readGrant, []string{"table kms_grant", grant.ID}},
+		{"UPDATE kms_grant SET name = x'00'", readGrant, []string{"table kms_grant", grant.ID}},
+		{"UPDATE kms_grant SET created = 'now'", func(tx kms.Tx) error { _, err := tx.Grants(k.ID, "", "", 9); return err }, []string{"table kms_grant", text}},
 		{"UPDATE generation SET one = 2", func(kms.Tx) error { _, err := d.Generation(t.Context()); return err }, []string{"table generation"}},
 	} {
 		reset()
@@ -346,6 +487,10 @@ func TestDamagedValues(t *testing.T) {
 			d.SQL(t, "UPDATE generation SET one = 1")
 		}
 	}
+	// An event without a number would be lost.
+	d.SQL(t, "DELETE FROM event_sequence")
+	err := d.Update(t.Context(), func(tx kms.Tx) error { tx.InsertEvent([]byte("x")); return nil })
+	mention(t, err, "table event_sequence", "restore a backup")
 }
 
 func TestDamagedFile(t *testing.T) {
@@ -409,7 +554,7 @@ func TestFull(t *testing.T) {
 	insertAccounts(t, d)
 	first := newKey(kms.StateEnabled)
 	insertKeys(t, d, first)
-	d.SQL(t, "PRAGMA max_page_count = 60")
+	d.SQL(t, "PRAGMA max_page_count = 100")
 	stored := map[kms.KeyID]bool{first.ID: true}
 	var full error
 	for range 1000 {
@@ -485,13 +630,20 @@ func TestPlans(t *testing.T) {
 			args[i] = 1
 		}
 		for _, step := range d.Rows(t, "EXPLAIN QUERY PLAN "+sql, args...) {
-			if !strings.Contains(step, "SEARCH") || !strings.Contains(step, "INDEX") {
+			switch {
+			case strings.Contains(step, "SEARCH") && strings.Contains(step, "INDEX"):
+			case strings.Contains(step, "SUBQUERY"): // its steps are among the others
+			case strings.Contains(step, "SCAN event USING INDEX") && strings.Contains(sql, "LIMIT"): // the first of all, in order
+			default:
 				t.Errorf("%s:\n%s\nis done by: %s", does, strings.TrimSpace(sql), step)
 			}
 		}
 	}
 	if n < 20 {
 		t.Errorf("looked at %d statements only", n)
+	}
+	if all := len(store.Statements()); all+10 > store.StatementCache { // with those that begin and end a transaction
+		t.Errorf("of %d statements each connection keeps %d", all, store.StatementCache)
 	}
 	// The order of parameters is what both databases take them by.
 	for sql, does := range store.Statements() {

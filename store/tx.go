@@ -81,10 +81,12 @@ func transactOnce(ctx context.Context, pool *sql.DB, begin string, f func(*tx) e
 	if !t.wrote {
 		return nil // what is to be committed is nothing
 	}
-	if n, err := t.exec(bumpGeneration, nil); err != nil {
-		return err
-	} else if n != 1 {
-		return errors.New("store: table generation has lost its row; restore a backup")
+	if t.changed {
+		if n, err := t.exec(bumpGeneration, nil); err != nil {
+			return err
+		} else if n != 1 {
+			return errors.New("store: table generation has lost its row; restore a backup")
+		}
 	}
 	// From here the context is not asked: to stop half-way would save nothing, and leave unsaid whether it happened.
 	if _, err := conn.ExecContext(context.WithoutCancel(ctx), "COMMIT"); err != nil {
@@ -97,10 +99,11 @@ var bumpGeneration = define("update table generation", `UPDATE generation SET va
 
 // A tx is a [kms.Tx]. It is valid while the function that it was made for runs.
 type tx struct {
-	ctx    context.Context
-	conn   *sql.Conn // nil when the transaction has ended
-	writes bool
-	wrote  bool // some row was changed
+	ctx     context.Context
+	conn    *sql.Conn // nil when the transaction has ended
+	writes  bool
+	wrote   bool // some row was changed
+	changed bool // by a statement that is not quiet
 
 	// spent is the first error of the database. After it nothing more is done: SQLite may have undone the transaction by
 	// itself, and what came next would be committed alone; PostgreSQL refuses to go on anyway.
@@ -111,8 +114,9 @@ var _ kms.Tx = (*tx)(nil)
 
 // A statement is one that is prepared once for each connection, by the driver.
 type statement struct {
-	does string // with its table, for errors
-	sql  string
+	does  string // with its table, for errors
+	sql   string
+	quiet bool // what it changes is no change to the generation
 }
 
 // statements are all that were defined, so that a test can look at the plan of each.
@@ -121,8 +125,15 @@ var statements []statement
 // define returns a statement. Its parameters are $1, $2, … in the order in which they first appear, which is how SQLite
 // numbers them and PostgreSQL reads them.
 func define(does, sql string) statement {
-	s := statement{does, sql}
+	s := statement{does: does, sql: sql}
 	statements = append(statements, s)
+	return s
+}
+
+// defineQuiet returns a statement that changes what nobody remembers.
+func defineQuiet(does, sql string) statement {
+	s := define(does, sql)
+	s.quiet = true
 	return s
 }
 
@@ -157,13 +168,22 @@ func (t *tx) fail(s statement, about any, err error) error {
 	return t.spent
 }
 
-// exec runs a statement that writes and returns how many rows it changed.
-func (t *tx) exec(s statement, about any, args ...any) (int64, error) {
+// writable returns an error if s cannot write in t. What reads first and may then have nothing to write asks at its beginning, so that in
+// a View it says that it cannot write, whatever is there.
+func (t *tx) writable(s statement) error {
 	if err := t.usable(); err != nil {
-		return 0, err
+		return err
 	}
 	if !t.writes {
-		return 0, fmt.Errorf("%w: %s", errReadOnly, s.does)
+		return fmt.Errorf("%w: %s", errReadOnly, s.does)
+	}
+	return nil
+}
+
+// exec runs a statement that writes and returns how many rows it changed.
+func (t *tx) exec(s statement, about any, args ...any) (int64, error) {
+	if err := t.writable(s); err != nil {
+		return 0, err
 	}
 	result, err := t.conn.ExecContext(unwatched(t.ctx), s.sql, args...)
 	if err != nil {
@@ -181,6 +201,7 @@ func (t *tx) exec(s statement, about any, args ...any) (int64, error) {
 	}
 	if n > 0 {
 		t.wrote = true
+		t.changed = t.changed || !s.quiet
 	}
 	return n, nil
 }
@@ -190,6 +211,15 @@ func (t *tx) insert(s statement, about any, args ...any) error {
 	n, err := t.exec(s, about, args...)
 	if err == nil && n == 0 {
 		err = conflict(s, about)
+	}
+	return err
+}
+
+// change runs an UPDATE or a DELETE of one row, and returns ErrNotStored if it is not there.
+func (t *tx) change(s statement, about any, args ...any) error {
+	n, err := t.exec(s, about, args...)
+	if err == nil && n == 0 {
+		err = notStored(s, about)
 	}
 	return err
 }
@@ -229,6 +259,20 @@ func (t *tx) rows(s statement, about any, dest []any, each func(), args ...any) 
 		return t.fail(s, about, err)
 	}
 	return nil
+}
+
+// list returns what s answers with, at most limit values: that is its last parameter, after args. columns says where in a value each
+// column of a row goes.
+func list[T any](t *tx, s statement, about any, limit int, columns func(*T) []any, args ...any) ([]T, error) {
+	if limit <= 0 { // to SQLite, a negative limit is none
+		return nil, t.usable()
+	}
+	var all []T
+	var v T
+	if err := t.rows(s, about, columns(&v), func() { all = append(all, v) }, append(args, limit)...); err != nil {
+		return nil, err
+	}
+	return all, nil
 }
 
 func conflict(s statement, about any) error { return outcome(s, about, kms.ErrConflict) }

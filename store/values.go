@@ -1,8 +1,10 @@
 package store
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"strongroom/hsm"
 	"strongroom/kms"
@@ -70,6 +72,22 @@ func checkRef(ref []byte) error {
 	return nil
 }
 
+// checkNewRef returns an error unless ref is one or none.
+func checkNewRef(ref []byte) error {
+	if len(ref) == 0 {
+		return nil
+	}
+	return checkRef(ref)
+}
+
+// newRef returns ref as a column holds it. A nil slice is NULL, an empty one would not be.
+func newRef(ref hsm.Ref) []byte {
+	if len(ref) == 0 {
+		return nil
+	}
+	return ref
+}
+
 // A timeColumn reads a time, or none as the zero time.
 type timeColumn struct{ to *time.Time }
 
@@ -115,6 +133,98 @@ func checkState(s kms.KeyState) error {
 		return nil
 	}
 	return fmt.Errorf("unknown key state %q", string(s))
+}
+
+// A reasonColumn reads why a material was made.
+type reasonColumn struct{ to *kms.RotationType }
+
+func (c reasonColumn) Scan(v any) error {
+	s, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("damaged: the reason for a material is stored as %T", v)
+	}
+	if err := checkReason(kms.RotationType(s)); err != nil {
+		return fmt.Errorf("damaged: %w", err)
+	}
+	*c.to = kms.RotationType(s)
+	return nil
+}
+
+// checkReason returns an error unless r is a reason that this program knows, or none.
+func checkReason(r kms.RotationType) error {
+	switch r {
+	case "", kms.RotationAutomatic, kms.RotationOnDemand:
+		return nil
+	}
+	return fmt.Errorf("unknown reason %q for a material", string(r))
+}
+
+// An optionalColumn reads text, or none as the empty one.
+type optionalColumn struct{ to *string }
+
+func (c optionalColumn) Scan(v any) error {
+	switch v := v.(type) {
+	case nil:
+		*c.to = ""
+	case string:
+		*c.to = v
+	default:
+		return fmt.Errorf("damaged: text is stored as %T", v)
+	}
+	return nil
+}
+
+// optional returns s as an optional column holds it; the empty text is none.
+func optional(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+// An operationsColumn reads a set of operations.
+type operationsColumn struct{ to *kms.GrantOperations }
+
+func (c operationsColumn) Scan(v any) error {
+	n, ok := v.(int64)
+	if !ok || n != int64(kms.GrantOperations(n)) {
+		return fmt.Errorf("damaged: operations are stored as something else")
+	}
+	*c.to = kms.GrantOperations(n)
+	return nil
+}
+
+// A contextColumn reads the pairs of an encryption context, a JSON object, or none as nil. No pairs are not the same as none.
+type contextColumn struct{ to *map[string]string }
+
+func (c contextColumn) Scan(v any) error {
+	*c.to = nil
+	switch v := v.(type) {
+	case nil:
+		return nil
+	case string:
+		if err := json.Unmarshal([]byte(v), c.to); err != nil || *c.to == nil {
+			return fmt.Errorf("damaged: an encryption context is not stored as an object of JSON")
+		}
+		return nil
+	default:
+		return fmt.Errorf("damaged: an encryption context is stored as %T", v)
+	}
+}
+
+// contextText returns a context as a contextColumn holds it.
+func contextText(context map[string]string) (any, error) {
+	if context == nil {
+		return nil, nil
+	}
+	for name, value := range context {
+		// JSON would hold something else in its place.
+		if !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return nil, fmt.Errorf("an encryption context is not UTF-8")
+		}
+	}
+	text, err := json.Marshal(context)
+	return string(text), err
 }
 
 // A flagColumn reads a truth, kept as 0 or 1.

@@ -101,9 +101,11 @@ complete -c strongroom -f -a '(__strongroom_complete)'
 
 // flagValues are the values of flags that have only a few, by command and flag.
 var flagValues = map[string][]string{
-	"keypair --spec":   keyspec.Spec(0).Values(),
-	"keypair --format": {"pem", "der"},
-	"datakey --spec":   {"AES_256", "AES_128"},
+	"keypair --spec":     keyspec.Spec(0).Values(),
+	"keypair --format":   {"pem", "der"},
+	"datakey --spec":     {"AES_256", "AES_128"},
+	"create --operation": grantOperations,
+	"show --outcome":     outcomes,
 }
 
 // completeCommand completes a flag of cmd, or the value of one. It cannot know the words that are arguments, so shells offer files for them.

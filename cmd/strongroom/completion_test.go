@@ -80,6 +80,12 @@ func TestBashCompletion(t *testing.T) {
 		{[]string{"keypair", "--spec=RSA"}, "--spec=RSA_2048", "--spec=SM2"},
 		{[]string{"keypair", "--format", ""}, "pem der", "RSA_2048"},
 		{[]string{"datakey", "--spec", ""}, "AES_256 AES_128", "RSA_2048"},
+		{[]string{"key", "policy", ""}, "get put", "create"},
+		{[]string{"grant", "create", "--operation", "Dec"}, "Decrypt", "Encrypt"},
+		{[]string{"grant", "create", "--operation", "Decrypt", "--operation", ""}, "Encrypt", "--grantee"},
+		{[]string{"user", ""}, "create list show tag delete", "key session"},
+		{[]string{"access-key", "create", "--"}, "--user --root --config --dir", "--endpoint"},
+		{[]string{"audit", "show", "--outcome", ""}, "ok denied failed", "--since"},
 		{[]string{"encrypt", "--in", ""}, "", "--key --in help"}, // files, which bash knows better
 		{[]string{"key", "describe", ""}, "", "help h"},
 		{[]string{"keypair", "--key", "$(touch ran)", "`touch ran`", "--spec", ""}, "SM2", ""},

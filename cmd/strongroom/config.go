@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"strongroom/kms"
 )
 
 // Config is the configuration file of a deployment: what `init` and `serve` are told. It is TOML, and decoded strictly: a key that is not
@@ -37,8 +40,10 @@ type Config struct {
 	// LogLevel is "debug", "info", "warn" or "error". The log is for operators and goes to standard error. Default: "info".
 	LogLevel string `toml:"log_level"`
 
-	TLS TLSConfig `toml:"tls"`
-	HSM HSMConfig `toml:"hsm"`
+	TLS    TLSConfig    `toml:"tls"`
+	HSM    HSMConfig    `toml:"hsm"`
+	Audit  AuditConfig  `toml:"audit"`
+	Limits LimitsConfig `toml:"limits"`
 }
 
 // TLSConfig names the server's certificate. Both files are read again when they change.
@@ -72,6 +77,52 @@ type HSMConfig struct {
 	SyncDir string `toml:"sync_dir"`
 }
 
+// AuditConfig says where the audit log is and how it is kept.
+type AuditConfig struct {
+	// Dir is the directory of the log's files and of nothing else: an absolute path whose parent is there. Default: "audit" beside the file of
+	// the store. Two deployments cannot have one.
+	Dir string `toml:"dir"`
+
+	// MaxSize is how many MiB a file has before the next is begun. Default: 64.
+	MaxSize int `toml:"max_size"`
+
+	// A checkpoint is signed by the HSM after CheckpointRecords records, and CheckpointSeconds after the one before if there are records that
+	// it does not cover. Defaults: 1000, 60.
+	CheckpointRecords int `toml:"checkpoint_records"`
+	CheckpointSeconds int `toml:"checkpoint_seconds"`
+}
+
+// LimitsConfig says how many requests a second each principal may make, by their kind, before it is told to slow down. Twice as many may come
+// at once after a quiet time. 0 is no limit. Defaults: kms.DefaultLimits.
+type LimitsConfig struct {
+	Symmetric  float64 `toml:"symmetric"`   // Encrypt, Decrypt, ReEncrypt, GenerateDataKey, GenerateRandom
+	PairsRSA   float64 `toml:"pairs_rsa"`   // data key pairs that need a search for primes
+	PairsOther float64 `toml:"pairs_other"` // all other data key pairs
+	Reads      float64 `toml:"reads"`       // Describe, Get, List
+	Changes    float64 `toml:"changes"`     // all that changes something
+}
+
+func (l *LimitsConfig) limits() kms.Limits {
+	return kms.Limits{
+		kms.Symmetric: l.Symmetric, kms.PairsRSA: l.PairsRSA, kms.PairsOther: l.PairsOther, kms.Reads: l.Reads, kms.Changes: l.Changes,
+	}
+}
+
+func limitsConfig(l kms.Limits) LimitsConfig {
+	return LimitsConfig{
+		Symmetric: l[kms.Symmetric], PairsRSA: l[kms.PairsRSA], PairsOther: l[kms.PairsOther], Reads: l[kms.Reads], Changes: l[kms.Changes],
+	}
+}
+
+var defaultAudit = AuditConfig{MaxSize: 64, CheckpointRecords: 1000, CheckpointSeconds: 60}
+
+// rig says what openRig is to open.
+func (c *Config) rig(ctx context.Context) rigOptions {
+	return rigOptions{
+		store: c.Store, token: tokenConfig(ctx, c.HSM), sm2: c.SM2 == nil || *c.SM2, audit: c.Audit, limits: c.Limits.limits(),
+	}
+}
+
 // loadConfig reads a configuration file. Its error names everything that is wrong with it, by key.
 func loadConfig(path string) (*Config, error) {
 	if path == "" {
@@ -83,6 +134,8 @@ func loadConfig(path string) (*Config, error) {
 		Partition: "aws",
 		LogLevel:  "info",
 		HSM:       HSMConfig{Sessions: 16},
+		Audit:     defaultAudit,
+		Limits:    limitsConfig(kms.DefaultLimits),
 	}
 	meta, err := toml.DecodeFile(path, c)
 	if err != nil {
@@ -99,6 +152,9 @@ func loadConfig(path string) (*Config, error) {
 	faults = append(faults, c.check()...)
 	if len(faults) > 0 {
 		return nil, misuse("%s:\n  %s", path, strings.Join(faults, "\n  "))
+	}
+	if c.Audit.Dir == "" {
+		c.Audit.Dir = filepath.Join(filepath.Dir(strings.TrimPrefix(c.Store, "sqlite:")), "audit")
 	}
 	return c, nil
 }
@@ -171,6 +227,36 @@ func (c *Config) check() []string {
 	if c.HSM.SyncDir != "" {
 		if info, err := os.Stat(c.HSM.SyncDir); err != nil || !info.IsDir() || !filepath.IsAbs(c.HSM.SyncDir) {
 			fault("hsm.sync_dir", "%q is not the absolute path of a directory", c.HSM.SyncDir)
+		}
+	}
+	if c.Audit.Dir != "" && !filepath.IsAbs(c.Audit.Dir) {
+		fault("audit.dir", "%q is not an absolute path", c.Audit.Dir)
+	}
+	for _, n := range []struct {
+		key        string
+		value, max int
+	}{
+		{"audit.max_size", c.Audit.MaxSize, 1 << 20},
+		{"audit.checkpoint_records", c.Audit.CheckpointRecords, 100_000},
+		{"audit.checkpoint_seconds", c.Audit.CheckpointSeconds, 24 * 60 * 60},
+	} {
+		if n.value < 1 || n.value > n.max {
+			fault(n.key, "%d is not from 1 to %d", n.value, n.max)
+		}
+	}
+	for _, l := range []struct {
+		key   string
+		value float64
+	}{
+		{"limits.symmetric", c.Limits.Symmetric},
+		{"limits.pairs_rsa", c.Limits.PairsRSA},
+		{"limits.pairs_other", c.Limits.PairsOther},
+		{"limits.reads", c.Limits.Reads},
+		{"limits.changes", c.Limits.Changes},
+	} {
+		const least, most = 0.001, 1e9
+		if l.value != 0 && !(l.value >= least && l.value <= most) { // nor NaN
+			fault(l.key, "%v is neither 0, for no limit, nor from %v to %.0f requests a second", l.value, least, most)
 		}
 	}
 	return faults

@@ -28,6 +28,7 @@ Example:  strongroom datakey --key app --context purpose=backup --out backup
 			&cli.StringFlag{Name: "spec", Usage: "`SPEC`: AES_256 or AES_128 (default: AES_256)"},
 			&cli.IntFlag{Name: "bytes", Usage: "instead of --spec: `N` bytes, 1 to 1024", DefaultText: "as --spec"},
 			contextFlag(),
+			grantTokensFlag(),
 			&cli.StringFlag{Name: "out", Usage: "make files that begin with `BASENAME`", TakesFile: true},
 			&cli.BoolFlag{Name: "no-plaintext", Usage: "only the encrypted key", DisableDefaultText: true},
 		},
@@ -114,7 +115,7 @@ func (s *client) dataKey(c *cli.Context, key string, spec types.DataKeySpec, byt
 	what, context := "make a data key under key "+key, pairsOf(c, "context")
 	if c.Bool("no-plaintext") {
 		resp, err := call(c.Context, s, what, s.GenerateDataKeyWithoutPlaintext, &awskms.GenerateDataKeyWithoutPlaintextInput{
-			KeyId: &key, KeySpec: spec, NumberOfBytes: bytes, EncryptionContext: context,
+			KeyId: &key, KeySpec: spec, NumberOfBytes: bytes, EncryptionContext: context, GrantTokens: grantTokens(c),
 		})
 		if err != nil {
 			return nil, err
@@ -122,7 +123,7 @@ func (s *client) dataKey(c *cli.Context, key string, spec types.DataKeySpec, byt
 		return &dataKeyJSON{CiphertextBlob: resp.CiphertextBlob, KeyID: aws.ToString(resp.KeyId), KeyMaterialID: aws.ToString(resp.KeyMaterialId)}, nil
 	}
 	resp, err := call(c.Context, s, what, s.GenerateDataKey, &awskms.GenerateDataKeyInput{
-		KeyId: &key, KeySpec: spec, NumberOfBytes: bytes, EncryptionContext: context,
+		KeyId: &key, KeySpec: spec, NumberOfBytes: bytes, EncryptionContext: context, GrantTokens: grantTokens(c),
 	})
 	if err != nil {
 		return nil, err

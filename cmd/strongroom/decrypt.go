@@ -26,7 +26,7 @@ The private key of a data key pair comes back in DER; openssl reads it with -inf
 Example:  strongroom decrypt --context purpose=backup --in secret.enc --out secret.txt
           strongroom decrypt --in app.key.enc --context app=web | openssl pkey -inform DER -out app.key.pem` + keyHelp,
 		Flags: []cli.Flag{
-			keyFlag(), contextFlag(), inFlag(), outFlag(),
+			keyFlag(), contextFlag(), grantTokensFlag(), inFlag(), outFlag(),
 			&cli.BoolFlag{Name: "base64", Usage: "the ciphertext is base64", DisableDefaultText: true},
 		},
 		Action: decrypt,
@@ -51,7 +51,7 @@ func decrypt(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	in := &awskms.DecryptInput{CiphertextBlob: blob, EncryptionContext: pairsOf(c, "context")}
+	in := &awskms.DecryptInput{CiphertextBlob: blob, EncryptionContext: pairsOf(c, "context"), GrantTokens: grantTokens(c)}
 	if c.String("key") != "" {
 		in.KeyId = aws.String(keyName(c.String("key")))
 	}

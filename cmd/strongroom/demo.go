@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"strongroom/keyspec"
+	"strongroom/kms/audit"
 )
 
 func demoCommand() *cli.Command {
@@ -45,6 +46,7 @@ type demoResult struct {
 	KeyArn   string     `json:"keyArn"`
 	Alias    string     `json:"alias"`
 	Pairs    []demoPair `json:"pairs"`
+	Audit    demoAudit  `json:"audit"`
 	Seconds  float64    `json:"seconds"`
 	OK       bool       `json:"ok"`
 }
@@ -61,6 +63,12 @@ type demoPair struct {
 	PairWorks      bool    `json:"pairWorks"`
 	ContextRefused bool    `json:"otherContextRefused"`
 	Error          string  `json:"error,omitempty"`
+}
+
+// A demoAudit is what was found of the audit log when the server had stopped.
+type demoAudit struct {
+	Records uint64 `json:"records"`
+	Error   string `json:"error,omitempty"`
 }
 
 func (p *demoPair) ok() bool {
@@ -107,12 +115,20 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, asJSON bool) (err er
 	result := &demoResult{Alias: demoAlias}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	var rig *devRig
 	err = runDev(ctx, log, dir, "127.0.0.1:0", func(d *devRig) error {
 		defer stop()
+		rig = d
 		return result.run(ctx, d, narrate, stderr)
 	})
 	if err != nil {
 		return err
+	}
+	if err := result.audit(rig); err != nil {
+		result.OK, result.Audit.Error = false, err.Error()
+		fmt.Fprintf(narrate, "\nThe audit log does NOT verify: %v\n", err)
+	} else {
+		fmt.Fprintf(narrate, "\nThe audit log of %d records verifies: signed by the token to its last line.\n", result.Audit.Records)
 	}
 	result.Seconds = time.Since(began).Seconds()
 	if asJSON {
@@ -164,6 +180,30 @@ func (r *demoResult) run(ctx context.Context, d *devRig, out, progress io.Writer
 			fmt.Sprintf("%.1f", pair.MakeMillis), fmt.Sprintf("%.1f", pair.DecryptMillis), pair.proof())
 		r.Pairs = append(r.Pairs, pair)
 		r.OK = r.OK && pair.ok()
+	}
+	return nil
+}
+
+// audit verifies the audit log of a rig that has stopped.
+func (r *demoResult) audit(d *devRig) error {
+	key, err := audit.ParsePublicKey(d.auditKey)
+	if err != nil {
+		return err
+	}
+	files, err := audit.Files(d.auditDir())
+	if err != nil {
+		return err
+	}
+	found, err := audit.Verify(key, files, audit.VerifyOptions{})
+	if err != nil {
+		return err
+	}
+	r.Audit.Records = found.Records
+	if found.Finding != nil {
+		return found.Finding
+	}
+	if !found.Closed {
+		return fmt.Errorf("its last %d records are not signed", found.Unsealed)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"strongroom/kms"
 	"strongroom/softhsm"
+	"strongroom/store"
 )
 
 func devCommand() *cli.Command {
@@ -26,10 +27,12 @@ func devCommand() *cli.Command {
 		OnUsageError: onUsageError,
 		Usage:        "a private SoftHSM token, a store and a server in one directory, for tests",
 		Description: `Makes everything on the first start and finds it again on the next. Needs no configuration and no root
-rights; needs SoftHSM 2 (Debian: apt-get install softhsm2). SIGTERM and SIGINT stop it.
+rights; needs SoftHSM 2 (Debian: apt-get install softhsm2). SIGTERM and SIGINT stop it; SIGHUP begins the next file of the
+audit log, which is in DIR/audit. A DIR of an older strongroom is brought up to date.
 
 DIR/env is written once requests are answered, and removed at the end. It is to be sourced and sets
-AWS_ENDPOINT_URL_KMS, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_DEFAULT_REGION and STRONGROOM_ACCOUNT.
+AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL_STS, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_DEFAULT_REGION and
+STRONGROOM_ACCOUNT.
 
 Not for keys that matter: the token's PIN and the secret of the access key lie in DIR.
 
@@ -83,9 +86,14 @@ type devRig struct {
 	dir      string
 	key      kms.AccessKey
 	endpoint string
+	auditKey []byte // that verifies the audit log, in PEM
 }
 
 func (d *devRig) envFile() string         { return filepath.Join(d.dir, "env") }
+func (d *devRig) storeFile() string       { return filepath.Join(d.dir, "strongroom.db") }
+func (d *devRig) storeURL() string        { return "sqlite:" + d.storeFile() }
+func (d *devRig) auditDir() string        { return filepath.Join(d.dir, "audit") }
+func (d *devRig) tokenDir() string        { return filepath.Join(d.dir, "softhsm") }
 func (d *devRig) credentialsFile() string { return filepath.Join(d.dir, "credentials.json") }
 
 // runDev serves the rig in dir until ctx ends. It calls ready once requests are answered and DIR/env is there.
@@ -118,7 +126,7 @@ func runDev(ctx context.Context, log *slog.Logger, dir, address string, ready fu
 		return err
 	}
 	defer l.Close()
-	d.endpoint = endpointOf(l.Addr())
+	d.endpoint, d.auditKey = endpointOf(l.Addr()), r.audit.PublicKeyPEM()
 	if err := d.writeEnv(); err != nil {
 		return err
 	}
@@ -138,17 +146,20 @@ func runDev(ctx context.Context, log *slog.Logger, dir, address string, ready fu
 
 // open finds or makes the token, the store and the access key, and opens them. Every step may have been interrupted in an earlier start.
 func (d *devRig) open(ctx context.Context, log *slog.Logger) (*rig, error) {
-	token, err := softhsm.New(ctx, filepath.Join(d.dir, "softhsm"))
+	token, err := softhsm.New(ctx, d.tokenDir())
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(d.dir, "strongroom.db")
-	url := "sqlite:" + file
+	o := rigOptions{store: d.storeURL(), token: token, sm2: true, audit: defaultAudit, limits: kms.DefaultLimits}
+	o.audit.Dir = d.auditDir()
 	var r *rig
-	_, err = os.Stat(file)
+	_, err = os.Stat(d.storeFile())
 	first := errors.Is(err, fs.ErrNotExist)
 	if !first {
-		r, err = openRig(ctx, log, url, token, true)
+		if err := store.Migrate(ctx, o.store); err != nil {
+			return nil, err
+		}
+		r, err = openRig(ctx, log, o)
 		first = errors.Is(err, kms.ErrNotStored) // the first start was interrupted
 	}
 	if first {
@@ -158,12 +169,12 @@ func (d *devRig) open(ctx context.Context, log *slog.Logger) (*rig, error) {
 			return nil, err
 		}
 		err = initialize(ctx, deployment{
-			store: url, token: token, partition: devPartition, region: devRegion, account: defaultAccount, key: key,
+			store: o.store, token: token, partition: devPartition, region: devRegion, account: defaultAccount, key: key,
 		})
 		if err != nil {
 			return nil, err
 		}
-		r, err = openRig(ctx, log, url, token, true)
+		r, err = openRig(ctx, log, o)
 	}
 	if err != nil {
 		return nil, err
@@ -203,6 +214,7 @@ func (d *devRig) writeEnv() error {
 	var b strings.Builder
 	for _, v := range [][2]string{
 		{"AWS_ENDPOINT_URL_KMS", d.endpoint},
+		{"AWS_ENDPOINT_URL_STS", d.endpoint}, // for GetCallerIdentity
 		{"AWS_ACCESS_KEY_ID", d.key.ID},
 		{"AWS_SECRET_ACCESS_KEY", d.key.Secret},
 		{"AWS_REGION", devRegion},

@@ -20,7 +20,7 @@ func encryptCommand() *cli.Command {
 Example:  strongroom encrypt --key app --context purpose=backup --in secret.txt --out secret.enc
           printf hunter2 | strongroom encrypt --key app --base64` + keyHelp,
 		Flags: []cli.Flag{
-			keyFlag(), contextFlag(), inFlag(), outFlag(),
+			keyFlag(), contextFlag(), grantTokensFlag(), inFlag(), outFlag(),
 			&cli.BoolFlag{Name: "base64", Usage: "write the ciphertext as base64", DisableDefaultText: true},
 		},
 		Action: encrypt,
@@ -61,7 +61,7 @@ func encrypt(c *cli.Context) error {
 			"encrypt it with a data key, and keep that encrypted beside it:  strongroom datakey --key KEY --out FILE")
 	}
 	resp, err := call(c.Context, s, "encrypt under key "+key, s.Encrypt, &awskms.EncryptInput{
-		KeyId: &key, Plaintext: plaintext, EncryptionContext: pairsOf(c, "context"),
+		KeyId: &key, Plaintext: plaintext, EncryptionContext: pairsOf(c, "context"), GrantTokens: grantTokens(c),
 	})
 	if err != nil {
 		return err

@@ -1,178 +1,198 @@
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
-	"net/http"
+	"net/netip"
 	"strings"
-	"syscall"
 	"time"
 
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/smithy-go"
+	"github.com/urfave/cli/v2"
+
+	"strongroom/kms"
+	"strongroom/kms/policy"
 )
 
-// A failure is what could not be done and why, in words for a person. It keeps the cause, whose own text names every layer it came through.
-type failure struct {
-	what, why string
-	err       error
+func explainCommand() *cli.Command {
+	cmd := adminCommand(&cli.Command{
+		Name:  "explain",
+		Usage: "say whether a request would be allowed, and why (on the server's host)",
+		Description: `Decides a request that nobody makes as the server would, from the store as it is now, and prints "allowed" or "denied", by
+what, and what became of every statement and grant that was looked at. Nothing is done, and the token is not needed.
+
+What to ask about a request that was denied is in its audit record (strongroom audit show --outcome denied --json). Condition
+keys that come from the request's own parameters are given with --condition; "kms:" may be left out of it, and of --action.
+A role acts only in sessions, so one is supposed for it.
+
+Example:  strongroom explain --principal user/app --action Encrypt --key web --context app=web
+          strongroom explain --principal user/app --action GenerateDataKeyPair --key web --condition DataKeyPairSpec=RSA_2048`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "principal", Usage: "`WHO` asks: an ARN, or root, user/NAME, role/NAME or assumed-role/NAME/SESSION of --account"},
+			accountFlag(),
+			&cli.StringFlag{Name: "action", Usage: "`ACTION` of a policy, as in kms:Decrypt"},
+			&cli.StringFlag{Name: "key", Usage: "the `KEY` it is about: a key id, an ARN, or an alias; none for an action that is about no key"},
+			contextFlag(),
+			&cli.GenericFlag{Name: "condition", Usage: "`KEY=VALUE` of a condition; again for each, also for more values of one", Value: conditions{}},
+			&cli.StringFlag{Name: "source-ip", Usage: "`ADDRESS` the request comes from"},
+			&cli.BoolFlag{Name: "tls", Usage: "it comes over TLS", DisableDefaultText: true},
+			&cli.StringFlag{Name: "at", Usage: "`TIME` it comes at, as in 2026-07-01T12:00:00Z (default: now)"},
+		},
+		Action: explain,
+	})
+	// Denied is an answer. What keeps it from answering is told apart as far as it can be: by code 2, or by an empty stdout.
+	cmd.Description = strings.Replace(cmd.Description, "Exit codes: 0 done, 1 failed, 2 used wrongly and nothing was done, 3 the token refused the PIN.",
+		"Exit codes: 0 allowed, 1 denied (or it failed, and stdout is empty), 2 used wrongly, or about what is not there.", 1)
+	return cmd
 }
 
-func (f *failure) Error() string { return f.what + ": " + f.why }
-func (f *failure) Unwrap() error { return f.err }
+// conditions is the value of --condition: the values of each condition key.
+type conditions map[string][]string
 
-// errorCode returns the name that the AWS API has for err, empty if err is not the answer of a server.
-func errorCode(err error) string {
-	if e, ok := errors.AsType[smithy.APIError](err); ok {
-		return e.ErrorCode()
+func (v conditions) Set(s string) error {
+	name, value, ok := strings.Cut(s, "=")
+	if !ok || name == "" {
+		return errors.New("is not KEY=VALUE")
 	}
-	return ""
-}
-
-// advice is what a person can do about each refusal, by its name in the AWS API. Where a server gives no message, why stands for it.
-var advice = map[string]struct {
-	why   string
-	hints []string
-}{
-	"AccessDeniedException": {"not permitted", []string{"the key's policy, or a policy of the one who asks, must allow it"}},
-	"AlreadyExistsException": {"it exists already", []string{
-		"strongroom alias update NAME KEY moves an alias to another key"}},
-	"DependencyTimeoutException": {"the server ran out of time", []string{"try again; if it stays so, the server's log says more under this request id"}},
-	"DisabledException":          {"the key is disabled", []string{"strongroom key enable KEY"}},
-	"ExpiredTokenException":      {"the session token has expired", []string{"get new credentials; a server's own access keys need no AWS_SESSION_TOKEN"}},
-	"IncorrectKeyException": {"the ciphertext was made with another key", []string{
-		"leave --key out: a ciphertext knows its key"}},
-	"InvalidAliasNameException": {"this cannot be the name of an alias", []string{"letters, digits, / _ and - make a name"}},
-	"InvalidCiphertextException": {"the ciphertext cannot be opened", []string{
-		"--context must be exactly the one it was encrypted with: every name and value, and no more",
-		"the ciphertext must be whole and unchanged"}},
-	"InvalidSignatureException": {"the signature is wrong", []string{
-		"AWS_SECRET_ACCESS_KEY must belong to AWS_ACCESS_KEY_ID, and the clocks here and on the server must agree"}},
-	"KeyUnavailableException": {"the server cannot use the key's material", []string{
-		"its HSM cannot be reached just now; nothing is lost, try again when it is back",
-		"the server's log says more under this request id"}},
-	"KMSInternalException":     {"the server failed", []string{"the server's log says more under this request id"}},
-	"KMSInvalidStateException": {"the key is not in a state for it", []string{"strongroom key describe KEY shows its state"}},
-	"LimitExceededException":   {"a limit is reached", nil},
-	"MalformedPolicyDocumentException": {"the key policy is not one", []string{
-		"--policy-file must hold a JSON object with Version and Statement"}},
-	"MissingAuthenticationTokenException": {"the request was not signed", []string{"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"}},
-	"NotFoundException": {"it does not exist", []string{
-		"strongroom key list shows the keys of this account with their aliases"}},
-	"ThrottlingException": {"too many requests", []string{"try again later"}},
-	"UnrecognizedClientException": {"the access key is not known", []string{
-		"AWS_ACCESS_KEY_ID must be an access key of this server; are endpoint and profile the ones you mean?"}},
-	"UnsupportedOperationException": {"the server does not do this", nil},
-}
-
-// refusal is an error that the server answered with.
-func refusal(what string, err error) error {
-	e, _ := errors.AsType[smithy.APIError](err)
-	known := advice[e.ErrorCode()]
-	why, hints := printable(e.ErrorMessage()), known.hints
-	if why == "" || why == "UnknownError" { // the SDK's word for no message
-		why = known.why
+	switch namespace, _, _ := strings.Cut(strings.ToLower(name), ":"); namespace {
+	case "kms", "aws", "strongroom":
+	default:
+		name = "kms:" + name
 	}
-	detail := e.ErrorCode()
-	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok && r.RequestID != "" {
-		detail += ", request " + printable(r.RequestID)
-	}
-	if why == "" {
-		why = detail
-	} else {
-		why += " (" + detail + ")"
-	}
-	switch {
-	case e.ErrorCode() == "KMSInvalidStateException" && strings.Contains(e.ErrorMessage(), "pending deletion"):
-		hints = []string{"strongroom key undelete KEY keeps the key, while there is time"}
-	case strings.Contains(e.ErrorMessage(), "scoped to a valid region"):
-		hints = []string{"--region or AWS_REGION must be the region that the server is configured with"}
-	case e.ErrorCode() == "InvalidSignatureException":
-		hints = append([]string{"it is " + when(time.Now()) + " by the clock of this machine"}, hints...)
-	}
-	return advise(&failure{what, why, err}, hints)
-}
-
-// noAnswer is the error of a call that no server answered, or nothing that could be understood.
-func (s *client) noAnswer(what string, err error) error {
-	fail := func(why string, hints ...string) error { return advise(&failure{what, why, err}, hints) }
-
-	if e, ok := errors.AsType[*net.DNSError](err); ok {
-		return fail(fmt.Sprintf("the host %s is not known", e.Name), "is the endpoint "+s.endpoint+" right?")
-	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return fail("the certificate of "+s.endpoint+" is signed by nobody this machine trusts",
-			"AWS_CA_BUNDLE=FILE names certificates to trust, in PEM")
-	}
-	if e, ok := errors.AsType[x509.HostnameError](err); ok {
-		return fail(e.Error(), "the endpoint must have a name that is in the server's certificate")
-	}
-	if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
-		return fail("the certificate of "+s.endpoint+": "+e.Error(), "it is "+when(time.Now())+" by the clock of this machine")
-	}
-	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return fail(e.Err.Error())
-	}
-	switch {
-	case errors.Is(err, http.ErrSchemeMismatch):
-		return fail(s.endpoint+" answers without TLS", "write the endpoint with http://, if the way to it is safe")
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return fail("nobody answers at "+s.endpoint, "is the server running?  strongroom serve --config FILE")
-	case errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(s.endpoint, "unix:"):
-		return fail("there is no socket "+s.endpoint, "is the server running?  strongroom serve --config FILE")
-	case errors.Is(err, fs.ErrPermission) && strings.HasPrefix(s.endpoint, "unix:"):
-		return fail("the socket "+s.endpoint+" may not be used by you", "its owner and mode say who may")
-	}
-	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok {
-		why := fmt.Sprintf("%s answered %s, which is not an answer of a KMS", s.endpoint, r.Response.Status)
-		return fail(why, "is the endpoint right, with http:// or https:// as the server has it?")
-	}
-	if e, ok := errors.AsType[*net.OpError](err); ok {
-		return fail(e.Error(), "is the server running, and the endpoint "+s.endpoint+" right?")
-	}
-	return fail(printable(innermost(err).Error()))
-}
-
-// innermost returns the first cause of err, which says what happened without the layers it came through.
-func innermost(err error) error {
-	for {
-		next := errors.Unwrap(err)
-		if next == nil {
-			return err
-		}
-		err = next
-	}
-}
-
-// configError is about the AWS configuration of the person who asks.
-func configError(err error) error {
-	if e, ok := errors.AsType[config.SharedConfigProfileNotExistError](err); ok {
-		return hint(misuse("there is no profile %q in the AWS configuration", e.Profile), "--profile and AWS_PROFILE name one; aws configure --profile NAME makes one")
-	}
-	return misuse("read the AWS configuration: %s", printable(err.Error()))
-}
-
-// credentialsError is about credentials that are not there, or could not be got.
-func credentialsError(err error) error {
-	hints := []string{
-		"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a --profile",
-		"strongroom init prints the first access key; strongroom dev writes one to DIR/env"}
-	// With nothing configured, the last thing that the SDK tries is the metadata of a machine at EC2.
-	if strings.Contains(err.Error(), "EC2 IMDS") {
-		return hint(misuse("no credentials are given"), hints...)
-	}
-	return hint(fmt.Errorf("get credentials: %s", printable(err.Error())), hints...)
-}
-
-// advise is hint for what may have none.
-func advise(err error, hints []string) error {
-	if len(hints) == 0 {
+	// The reader of policies knows which there are: one that is not known would be denied for no visible reason.
+	test, err := json.Marshal(map[string]any{
+		"Version": "2012-10-17",
+		"Statement": map[string]any{"Effect": "Allow", "Action": "*", "Resource": "*",
+			"Condition": map[string]any{"Null": map[string]string{name: "true"}}},
+	})
+	if err != nil {
 		return err
 	}
-	return hint(err, hints...)
+	if _, err := policy.Parse(policy.IdentityPolicy, string(test)); err != nil {
+		return fmt.Errorf("%s is not a condition key", name)
+	}
+	v[name] = append(v[name], value)
+	return nil
+}
+
+// String is empty: there is no default for the help to show.
+func (v conditions) String() string { return "" }
+
+func explain(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	for _, name := range []string{"principal", "action"} {
+		if c.String(name) == "" {
+			return hint(misuse("--%s is missing", name), c.Command.HelpName+" --help")
+		}
+	}
+	req := &kms.ExplainRequest{Action: c.String("action"), Context: pairsOf(c, "context"), Secure: c.Bool("tls")}
+	if !strings.Contains(req.Action, ":") {
+		req.Action = "kms:" + req.Action
+	}
+	if key := c.String("key"); key != "" {
+		req.Key = keyName(key)
+	}
+	if given, ok := c.Generic("condition").(conditions); ok {
+		req.Conditions = given
+	}
+	var err error
+	if ip := c.String("source-ip"); ip != "" {
+		if req.Source, err = netip.ParseAddr(ip); err != nil {
+			return misuse("--source-ip %s: is not an IP address", ip)
+		}
+	}
+	if at := c.String("at"); at != "" {
+		if req.Time, err = parseMoment(at, time.Now()); err != nil {
+			return misuse("--at %w", err)
+		}
+	}
+	s, err := openSite(c)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	arn, err := s.principal(c, c.String("principal"))
+	if err != nil {
+		return err
+	}
+	if !arn.IsRoot() {
+		if _, err := s.admin.Principal(c.Context, arn); errors.Is(err, kms.ErrNotStored) {
+			return misuse("%w", err)
+		} else if err != nil {
+			return err
+		}
+	}
+	req.Principal = arn.String()
+
+	e, err := kms.Explain(c.Context, s.db, req)
+	if refused, ok := errors.AsType[*kms.Error](err); ok && errors.Is(err, kms.AccessDenied) {
+		// A key of another account that is not there is denied as one that is.
+		e, err = &kms.Explanation{Decision: "there is no such key, which is not told to " + arn.String(), Answer: refused.Detail, Steps: []string{}}, nil
+	} else if ok {
+		return misuse("%s", printable(refused.Detail))
+	}
+	if errors.Is(err, kms.ErrNotStored) {
+		return misuse("%w", err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := printExplanation(c, e); err != nil {
+		return err
+	}
+	if !e.Allowed {
+		return errNo
+	}
+	return nil
+}
+
+func printExplanation(c *cli.Context, e *kms.Explanation) error {
+	if c.Bool("json") {
+		return printJSON(c, e)
+	}
+	answer := "denied"
+	if e.Allowed {
+		answer = "allowed"
+	}
+	rows := [][]string{{"Because", e.Decision}}
+	if e.KeyARN != "" {
+		rows = append(rows, []string{"Key", e.KeyARN})
+	}
+	if e.State != "" && e.State != string(kms.StateEnabled) {
+		rows = append(rows, []string{"State", e.State + ", which has a say too: what needs an enabled key is refused whatever is allowed"})
+	}
+	label := "Statements"
+	for _, step := range e.Steps {
+		rows = append(rows, []string{label, step})
+		label = ""
+	}
+	if e.Grants != "" {
+		rows = append(rows, []string{"Grants", e.Grants})
+	}
+	if e.Answer != "" {
+		rows = append(rows, []string{"Client sees", e.Answer})
+	}
+	return printBytes(c, []byte(answer+"\n"+table(rows)))
+}
+
+// parseMoment reads a time as a person writes it, in UTC unless it says otherwise, or how long ago it was.
+func parseMoment(s string, now time.Time) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05 UTC", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, nil
+		}
+	}
+	ago := s
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		var n uint16
+		if _, err := fmt.Sscanf(days+"\n", "%d\n", &n); err == nil {
+			ago = fmt.Sprintf("%dh", int(n)*24)
+		}
+	}
+	if d, err := time.ParseDuration(ago); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	return time.Time{}, fmt.Errorf("%q: is neither a time, as 2026-07-01T12:00:00Z or 2026-07-01, nor how long ago, as 90m or 7d", s)
 }

@@ -118,7 +118,7 @@ func initialize(ctx context.Context, d deployment) error {
 		return fmt.Errorf("prepare the token: %w", err)
 	}
 	defer token.Close()
-	return kms.Init(ctx, kms.InitOptions{
+	err = kms.Init(ctx, kms.InitOptions{
 		Device:      token,
 		TokenSerial: token.Info().Serial,
 		Store:       db,
@@ -127,6 +127,12 @@ func initialize(ctx context.Context, d deployment) error {
 		Account:     d.account,
 		Key:         d.key,
 	})
+	if err != nil {
+		return err
+	}
+	// The deployment is made: who has to do without this key now gets it from the first start, as older deployments do.
+	_, err = kms.NewAuditSigner(ctx, token, db)
+	return err
 }
 
 // tokenConfig says how the configured token is opened. The PIN is read only when the token was found.

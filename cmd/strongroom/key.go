@@ -29,6 +29,14 @@ func keyCommand() *cli.Command {
 			keyStateCommand("disable", "keep a key from being used, until it is enabled", (*client).disable),
 			keyDeleteCommand(),
 			keyStateCommand("undelete", "keep a key that was to be deleted; it is disabled then", (*client).undelete),
+			keyPolicyCommand(),
+			keyTagCommand(),
+			keyUntagCommand(),
+			keyTagsCommand(),
+			keyRotateCommand(),
+			keyAutoRotateCommand(),
+			keyRotationCommand(),
+			keyUsageCommand(),
 		},
 	}
 }

@@ -93,20 +93,26 @@ func (s *client) announceDeletion(c *cli.Context, m keyMetadata, days int) {
 
 // confirmDeletion returns nil if the person really wants it.
 func confirmDeletion(c *cli.Context, id string) error {
+	return confirm(c, "key", "id", id)
+}
+
+// confirm returns nil if the person really wants to delete the thing of this kind whose id, or whatever the word for it is, is name.
+func confirm(c *cli.Context, kind, word, name string) error {
+	what := "delete " + kind + " " + name
 	if c.Bool("yes") {
 		return nil
 	}
 	if !isTerminal(c.App.Reader) {
-		return hint(misuse("delete key %s: nobody is there to confirm it, so nothing was done", id), "--yes does it without asking")
+		return hint(misuse("%s: nobody is there to confirm it, so nothing was done", what), "--yes does it without asking")
 	}
-	fmt.Fprint(c.App.ErrWriter, "Type the key id to do it: ")
+	fmt.Fprintf(c.App.ErrWriter, "Type the %s %s to do it: ", kind, word)
 	typed, err := readLine(c)
 	if err != nil {
 		fmt.Fprintln(c.App.ErrWriter)
-		return fmt.Errorf("delete key %s: %w; nothing was done", id, err)
+		return fmt.Errorf("%s: %w; nothing was done", what, err)
 	}
-	if strings.TrimSpace(typed) != id {
-		return fmt.Errorf("delete key %s: that was not its id; nothing was done", id)
+	if strings.TrimSpace(typed) != name {
+		return fmt.Errorf("%s: that was not its %s; nothing was done", what, word)
 	}
 	return nil
 }

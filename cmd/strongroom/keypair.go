@@ -36,6 +36,7 @@ Example:  strongroom keypair --key app --spec ECC_NIST_P256 --context app=web --
 			keyFlag(),
 			&cli.StringFlag{Name: "spec", Usage: "kind of pair, `SPEC`"},
 			contextFlag(),
+			grantTokensFlag(),
 			&cli.StringFlag{Name: "out", Usage: "make files that begin with `BASENAME`", TakesFile: true},
 			&cli.StringFlag{Name: "format", Usage: "`FORM` of the files: pem or der (default: pem)"},
 			&cli.BoolFlag{Name: "no-plaintext", Usage: "only the public key and the encrypted private key", DisableDefaultText: true},
@@ -109,7 +110,7 @@ func (s *client) keyPair(c *cli.Context, key string, spec types.DataKeyPairSpec)
 	what, context := fmt.Sprintf("make a %s pair under key %s", spec, key), pairsOf(c, "context")
 	if c.Bool("no-plaintext") {
 		resp, err := call(c.Context, s, what, s.GenerateDataKeyPairWithoutPlaintext, &awskms.GenerateDataKeyPairWithoutPlaintextInput{
-			KeyId: &key, KeyPairSpec: spec, EncryptionContext: context,
+			KeyId: &key, KeyPairSpec: spec, EncryptionContext: context, GrantTokens: grantTokens(c),
 		})
 		if err != nil {
 			return nil, err
@@ -120,7 +121,7 @@ func (s *client) keyPair(c *cli.Context, key string, spec types.DataKeyPairSpec)
 		}, nil
 	}
 	resp, err := call(c.Context, s, what, s.GenerateDataKeyPair, &awskms.GenerateDataKeyPairInput{
-		KeyId: &key, KeyPairSpec: spec, EncryptionContext: context,
+		KeyId: &key, KeyPairSpec: spec, EncryptionContext: context, GrantTokens: grantTokens(c),
 	})
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"strongroom/hsm/pkcs11"
+	"strongroom/kms"
 )
 
 // Exit codes, the same for every command. They are part of what scripts may rely on.
@@ -65,8 +66,17 @@ Exit codes: 0 done, 1 failed, 2 used wrongly, 3 the token refused the PIN.`,
 			initCommand(),
 			serveCommand(),
 			migrateCommand(),
+			accountCommand(),
+			principalCommand(kms.User),
+			principalCommand(kms.Role),
+			policyCommand(),
+			accessKeyCommand(),
+			sessionCommand(),
+			explainCommand(),
+			auditCommand(),
 			keyCommand(),
 			aliasCommand(),
+			grantCommand(),
 			keypairCommand(),
 			datakeyCommand(),
 			encryptCommand(),
@@ -121,10 +131,16 @@ func hint(err error, hints ...string) error {
 	return &hintedError{err, hints}
 }
 
+// errNo is the error of a command that was asked a question and has answered it with no.
+var errNo = errors.New("no")
+
 // report tells a person of an error and returns the exit code that goes with it.
 func report(w io.Writer, err error) int {
 	if err == nil {
 		return exitOK
+	}
+	if err == errNo {
+		return exitFailed
 	}
 	fmt.Fprintf(w, "strongroom: %v\n", err)
 	for e := err; e != nil; e = errors.Unwrap(e) {

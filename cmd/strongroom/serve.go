@@ -11,11 +11,12 @@ func serveCommand() *cli.Command {
 		Name:         "serve",
 		OnUsageError: onUsageError,
 		Usage:        "answer requests, until it is told to stop",
-		Description: `Serves the deployment that init made. It makes nothing itself: a missing store, a token without this
+		Description: `Serves the deployment that init made. It makes nothing itself but the audit log: a missing store, a token without this
 deployment's keys and a wrong PIN are errors, and a PIN is tried once. SIGTERM and SIGINT let the requests in flight
-finish and end it with exit code 0.
+finish and end it with exit code 0. SIGHUP begins the next file of the audit log, so that the one before can be moved away.
 
-GET /healthz says that the process lives; GET /readyz that the store answers and the token encrypts and decrypts.
+GET /healthz says that the process lives; GET /readyz that the store answers, the audit log can be written, and the token encrypts
+and decrypts.
 
 Example:  strongroom serve --config /etc/strongroom/strongroom.toml`,
 		Flags: []cli.Flag{configFlag()},
@@ -31,7 +32,7 @@ Example:  strongroom serve --config /etc/strongroom/strongroom.toml`,
 			log := newLogger(c.App.ErrWriter, config.LogLevel)
 			hardenProcess(log)
 			tuneRuntime()
-			r, err := openRig(ctx, log, config.Store, tokenConfig(ctx, config.HSM), config.SM2 == nil || *config.SM2)
+			r, err := openRig(ctx, log, config.rig(ctx))
 			if err != nil {
 				return err
 			}
@@ -48,7 +49,7 @@ Example:  strongroom serve --config /etc/strongroom/strongroom.toml`,
 			}
 			info := r.token.Info()
 			log.Info("serving", "address", l.Addr().String(), "tls", config.TLS.Certificate != "", "token", info.Label, "serial", info.Serial,
-				"model", info.Model, "region", config.Region, "version", version())
+				"model", info.Model, "region", config.Region, "audit", config.Audit.Dir, "version", version())
 			if err := r.serve(ctx, l); err != nil {
 				return err
 			}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	"strongroom/hsm"
 	"strongroom/hsm/pkcs11"
 	"strongroom/kms"
+	"strongroom/kms/audit"
 	"strongroom/store"
 )
 
@@ -40,58 +42,120 @@ const (
 // A rig is a running deployment's parts, in the order in which they are opened. Close them with close.
 type rig struct {
 	log     *slog.Logger
-	token   *pkcs11.Token
 	store   *store.DB
+	token   *pkcs11.Token
+	audit   *audit.Log
 	service *kms.Service
 }
 
+// rigOptions say what openRig opens.
+type rigOptions struct {
+	store  string // URL
+	token  pkcs11.Config
+	sm2    bool
+	audit  AuditConfig
+	limits kms.Limits
+}
+
 // openRig opens an initialised deployment, claims its store, and makes sure that store and token belong together.
-func openRig(ctx context.Context, log *slog.Logger, storeURL string, token pkcs11.Config, sm2 bool) (*rig, error) {
+func openRig(ctx context.Context, log *slog.Logger, o rigOptions) (*rig, error) {
 	r := &rig{log: log}
-	if err := r.open(ctx, storeURL, token, sm2); err != nil {
+	if err := r.open(ctx, o); err != nil {
 		r.close()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *rig) open(ctx context.Context, storeURL string, token pkcs11.Config, sm2 bool) (err error) {
-	if r.store, err = store.Open(ctx, storeURL); errors.Is(err, fs.ErrNotExist) {
-		return hint(fmt.Errorf("open the store: %w", err), "strongroom init --config FILE")
-	} else if err != nil {
-		return fmt.Errorf("open the store: %w", err)
+func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
+	if r.store, err = openStore(ctx, o.store); err != nil {
+		return err
 	}
 	if err := r.store.Claim(ctx); err != nil {
 		return fmt.Errorf("claim the store: %w", err)
 	}
 	// An init that was interrupted leaves an empty store, and perhaps a token that is not prepared: say the former.
-	err = r.store.View(ctx, func(tx kms.Tx) error {
-		_, err := tx.Deployment()
+	var deployment *kms.Deployment
+	account := ""
+	err = r.store.View(ctx, func(tx kms.Tx) (err error) {
+		if deployment, err = tx.Deployment(); err != nil {
+			return err
+		}
+		first, err := tx.Accounts("", 1)
+		if len(first) > 0 {
+			account = first[0].ID
+		}
 		return err
 	})
 	if err != nil {
-		if errors.Is(err, kms.ErrNotStored) {
-			err = hint(fmt.Errorf("the store holds no deployment: %w", err), "strongroom init --config FILE")
-		}
+		return noDeployment(err)
+	}
+	if r.token, err = openToken(ctx, r.log, o.token, r.store); err != nil {
 		return err
 	}
-	if r.token, err = pkcs11.Open(ctx, token); err != nil {
-		return fmt.Errorf("open the token: %w", err)
-	}
-	r.service, err = kms.New(ctx, kms.Options{Device: r.token, Store: r.store, Log: r.log, SM2Off: !sm2})
+	signer, err := kms.NewAuditSigner(ctx, r.token, r.store)
 	if err != nil {
 		return err
 	}
-	if err = r.service.CheckToken(ctx); errors.Is(err, hsm.ErrNoKey) {
-		return hint(fmt.Errorf("the store belongs to another token: %w", err), "check hsm.token_label or hsm.token_serial, and store, in the configuration")
-	} else if err != nil {
+	r.audit, err = audit.Open(audit.Options{
+		Dir: o.audit.Dir, Signer: signer, Log: r.log, Region: deployment.Region, Account: account,
+		MaxSize: int64(o.audit.MaxSize) << 20, CheckpointRecords: o.audit.CheckpointRecords,
+		CheckpointEvery: time.Duration(o.audit.CheckpointSeconds) * time.Second,
+	})
+	if err != nil {
+		return hint(err, "the directory is audit.dir in the configuration, or else audit beside the store")
+	}
+	r.service, err = kms.New(ctx, kms.Options{Device: r.token, Store: r.store, Audit: r.audit, Log: r.log, Limits: &o.limits, SM2Off: !o.sm2})
+	if err != nil {
 		return err
 	}
 	return r.service.Recover(ctx)
 }
 
-// close closes what was opened, in the reverse order.
+// openStore opens the store of a deployment without claiming it.
+func openStore(ctx context.Context, url string) (*store.DB, error) {
+	db, err := store.Open(ctx, url)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, hint(fmt.Errorf("open the store: %w", err), "strongroom init --config FILE")
+	} else if err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	return db, nil
+}
+
+// noDeployment says what to do about a store that has none, where that is the error.
+func noDeployment(err error) error {
+	if errors.Is(err, kms.ErrNotStored) {
+		return hint(fmt.Errorf("the store holds no deployment: %w", err), "strongroom init --config FILE")
+	}
+	return err
+}
+
+// openToken opens a token and makes sure that the store belongs to it, before anybody makes anything in it.
+func openToken(ctx context.Context, log *slog.Logger, c pkcs11.Config, db *store.DB) (*pkcs11.Token, error) {
+	token, err := pkcs11.Open(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("open the token: %w", err)
+	}
+	if err = kms.CheckToken(ctx, token, db); err == nil {
+		return token, nil
+	}
+	if errors.Is(err, hsm.ErrNoKey) {
+		err = hint(fmt.Errorf("the store belongs to another token: %w", err), "check hsm.token_label or hsm.token_serial, and store, in the configuration")
+	}
+	if err := token.Close(); err != nil {
+		log.Error("could not close the token", "err", err)
+	}
+	return nil, err
+}
+
+// close closes what was opened, in the reverse order: the end of the audit log is signed by the token.
 func (r *rig) close() {
+	if r.audit != nil {
+		if err := r.audit.Close(); err != nil {
+			r.log.Error("could not close the audit log", "err", err)
+		}
+	}
 	if r.token != nil {
 		if err := r.token.Close(); err != nil {
 			r.log.Error("could not close the token", "err", err)
@@ -125,6 +189,9 @@ func (r *rig) serve(ctx context.Context, l net.Listener) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { r.service.Run(background) })
+	ctx, hangUp := context.WithCancel(ctx)
+	defer hangUp()
+	wg.Go(func() { r.rotate(background, hangUp) })
 	defer wg.Wait()
 	defer stop()
 
@@ -143,6 +210,41 @@ func (r *rig) serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("stop: requests were still running after %v: %w", shutdownTimeout, err)
 	}
 	return nil
+}
+
+// rotate begins the next file of the audit log whenever the process gets SIGHUP, until ctx ends. The same signal says that the terminal of a
+// person who started the server is gone: then it stops the server, which nobody could find any more.
+func (r *rig) rotate(ctx context.Context, stop func()) {
+	attended := !signal.Ignored(unix.SIGHUP) && hasTerminal() // nohup ignores it
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, unix.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+		}
+		if attended && !hasTerminal() {
+			stop()
+			return
+		}
+		if err := r.audit.Rotate(); err != nil {
+			r.log.Error("could not begin the next file of the audit log", "err", err)
+		} else {
+			r.log.Info("the audit log goes on in its next file")
+		}
+	}
+}
+
+// hasTerminal reports whether the process has a controlling terminal.
+func hasTerminal() bool {
+	f, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
 }
 
 // listen opens the address that a configuration names, with TLS if there is a certificate.

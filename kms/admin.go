@@ -1,0 +1,391 @@
+package kms
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"strongroom/hsm"
+	"strongroom/kms/audit"
+	"strongroom/kms/policy"
+)
+
+// An Admin makes and changes accounts, principals and access keys for the operator of a deployment, who works on its host and has no other way to prove who
+// they are than being there. Each change is stored with its audit record, which a running server takes into the log. A change binds running servers within a
+// second.
+//
+// Errors are for the operator: plain words, with ErrNotStored and ErrConflict in them where those are the cause.
+type Admin struct {
+	store     Store
+	operator  string
+	partition string
+	region    string
+	sealer    SystemKey
+}
+
+// NewAdmin returns the administration of the deployment in store. operator is the operator's name on the host, for the audit record.
+func NewAdmin(ctx context.Context, store Store, operator string) (*Admin, error) {
+	s, err := newService(ctx, Options{Store: store})
+	if err != nil {
+		return nil, err
+	}
+	return &Admin{store: store, operator: operator, partition: s.partition, region: s.region, sealer: s.sealer}, nil
+}
+
+// Partition returns the partition in the deployment's ARNs.
+func (a *Admin) Partition() string { return a.partition }
+
+// Limits of what a principal can have, as in IAM.
+const (
+	maxAccessKeys        = 2
+	maxPrincipalPolicies = 20
+)
+
+// update makes a change together with its record.
+func (a *Admin) update(ctx context.Context, name, account string, parameters any, f func(Tx) error) error {
+	body, err := json.Marshal(parameters)
+	if err != nil {
+		return err
+	}
+	return a.store.Update(ctx, func(tx Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		return insertEvent(tx, &audit.Record{
+			Identity:          audit.Identity{Type: "Operator", AccountID: account, UserName: a.operator},
+			Source:            "strongroom",
+			Name:              name,
+			Region:            a.region,
+			SourceIP:          "local",
+			UserAgent:         "strongroom",
+			RequestParameters: body,
+			EventType:         audit.AdminEvent,
+			Recipient:         account,
+		})
+	})
+}
+
+// CreateAccount makes an account. Nobody can use it until its root, or a user in it, has an access key.
+func (a *Admin) CreateAccount(ctx context.Context, id string) error {
+	if !IsAccount(id) {
+		return fmt.Errorf("account %q is not 12 digits", id)
+	}
+	err := a.update(ctx, "CreateAccount", id, map[string]string{"accountId": id}, func(tx Tx) error {
+		return tx.InsertAccount(id, time.Now())
+	})
+	if errors.Is(err, ErrConflict) {
+		return fmt.Errorf("account %s exists: %w", id, ErrConflict)
+	}
+	return err
+}
+
+// Accounts lists all accounts.
+func (a *Admin) Accounts(ctx context.Context) ([]Account, error) {
+	return list(ctx, a.store, func(tx Tx, after string) ([]Account, error) { return tx.Accounts(after, listBatch) },
+		func(x Account) string { return x.ID })
+}
+
+// Principals lists the users or the roles of an account.
+func (a *Admin) Principals(ctx context.Context, account string, kind PrincipalKind) ([]Principal, error) {
+	err := a.store.View(ctx, func(tx Tx) error {
+		_, err := tx.Account(account)
+		return err
+	})
+	if err != nil {
+		return nil, describeMissing(err, "account "+account)
+	}
+	return list(ctx, a.store, func(tx Tx, after string) ([]Principal, error) { return tx.Principals(account, kind, after, listBatch) },
+		func(x Principal) string { return x.Name })
+}
+
+const listBatch = 500
+
+// list reads a whole list, batch by batch.
+func list[T any](ctx context.Context, store Store, next func(tx Tx, after string) ([]T, error), position func(T) string) ([]T, error) {
+	var all []T
+	for after := ""; ; {
+		var some []T
+		err := store.View(ctx, func(tx Tx) (err error) {
+			some, err = next(tx, after)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+		if len(some) < listBatch {
+			return all, nil
+		}
+		after = position(some[len(some)-1])
+	}
+}
+
+// Principal returns a user or a role.
+func (a *Admin) Principal(ctx context.Context, arn PrincipalARN) (*Principal, error) {
+	var p *Principal
+	err := a.store.View(ctx, func(tx Tx) (err error) {
+		p, err = tx.Principal(arn.Account, arn.Kind, arn.Name)
+		return err
+	})
+	return p, describeMissing(err, arn.String())
+}
+
+// describeMissing says what is not there, where that is the error.
+func describeMissing(err error, what string) error {
+	if isNotStored(err) {
+		return fmt.Errorf("there is no %s: %w", what, ErrNotStored)
+	}
+	return err
+}
+
+// A parameter is a member of a record's requestParameters.
+type parameters map[string]any
+
+func named(arn PrincipalARN, more parameters) parameters {
+	p := parameters{string(arn.Kind) + "Name": arn.Name}
+	if arn.IsRoot() {
+		p = parameters{"accountId": arn.Account}
+	}
+	for name, value := range more {
+		p[name] = value
+	}
+	return p
+}
+
+// title returns the name of a kind inside an event's name.
+func title(k PrincipalKind) string {
+	if k == Role {
+		return "Role"
+	}
+	return "User"
+}
+
+// CreatePrincipal makes a user or a role, without any right.
+func (a *Admin) CreatePrincipal(ctx context.Context, arn PrincipalARN, tags map[string]string) (*Principal, error) {
+	if arn.IsRoot() || !principalName.MatchString(arn.Name) {
+		return nil, fmt.Errorf("%q cannot be a name: it must have 1 to 64 characters of letters, digits and _+=,.@-", arn.Name)
+	}
+	if err := checkPrincipalTags(tags); err != nil {
+		return nil, err
+	}
+	prefix := map[PrincipalKind]string{User: "AIDA", Role: "AROA"}[arn.Kind]
+	p := &Principal{Account: arn.Account, Kind: arn.Kind, Name: arn.Name, ID: newIAMID(prefix), Created: time.Now().UTC().Truncate(time.Millisecond), Tags: tags}
+	err := a.update(ctx, "Create"+title(arn.Kind), arn.Account, named(arn, parameters{"tags": tags}), func(tx Tx) error {
+		return tx.InsertPrincipal(p)
+	})
+	switch {
+	case errors.Is(err, ErrConflict):
+		return nil, fmt.Errorf("%s is or was the name of a %s; names are not given twice, because policies and grants may still mean the first: %w", arn.Name, arn.Kind, ErrConflict)
+	case err != nil:
+		return nil, describeMissing(err, "account "+arn.Account)
+	}
+	return p, nil
+}
+
+// checkPrincipalTags refuses tags that policies could not ask for.
+func checkPrincipalTags(tags map[string]string) error {
+	if len(tags) > maxTags {
+		return fmt.Errorf("%d tags are more than %d", len(tags), maxTags)
+	}
+	for name, value := range tags {
+		if name == "" || len(name) > 128 || len(value) > 256 {
+			return fmt.Errorf("tag %q: a name has 1 to 128 bytes, a value up to 256", name)
+		}
+	}
+	return nil
+}
+
+// SetTags replaces the tags of a user or a role.
+func (a *Admin) SetTags(ctx context.Context, arn PrincipalARN, tags map[string]string) error {
+	if err := checkPrincipalTags(tags); err != nil {
+		return err
+	}
+	err := a.update(ctx, "Tag"+title(arn.Kind), arn.Account, named(arn, parameters{"tags": tags}), func(tx Tx) error {
+		return tx.SetPrincipalTags(arn.Account, arn.Kind, arn.Name, tags)
+	})
+	return describeMissing(err, arn.String())
+}
+
+// DeletePrincipal drops a user or a role with its policies, access keys and sessions.
+func (a *Admin) DeletePrincipal(ctx context.Context, arn PrincipalARN) error {
+	err := a.update(ctx, "Delete"+title(arn.Kind), arn.Account, named(arn, nil), func(tx Tx) error {
+		for {
+			some, err := tx.Credentials(arn.String(), "", listBatch)
+			if err != nil {
+				return err
+			}
+			for _, c := range some {
+				if err := tx.DeleteCredential(c.ID); err != nil {
+					return err
+				}
+			}
+			if len(some) < listBatch {
+				return tx.DeletePrincipal(arn.Account, arn.Kind, arn.Name, time.Now())
+			}
+		}
+	})
+	return describeMissing(err, arn.String())
+}
+
+// PutPolicy attaches an identity policy to a user or a role, or replaces the one of that name.
+func (a *Admin) PutPolicy(ctx context.Context, arn PrincipalARN, p NamedPolicy) error {
+	if !principalName.MatchString(p.Name) {
+		return fmt.Errorf("%q cannot be the name of a policy: it must have 1 to 64 characters of letters, digits and _+=,.@-", p.Name)
+	}
+	if _, err := policy.Parse(policy.IdentityPolicy, p.Text); err != nil {
+		return fmt.Errorf("policy %s: %w", p.Name, err)
+	}
+	more := parameters{"policyName": p.Name, "policyDocument": p.Text}
+	err := a.update(ctx, "Put"+title(arn.Kind)+"Policy", arn.Account, named(arn, more), func(tx Tx) error {
+		now, err := tx.Principal(arn.Account, arn.Kind, arn.Name)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, other := range now.Policies {
+			if other.Name != p.Name {
+				n++
+			}
+		}
+		if n >= maxPrincipalPolicies {
+			return fmt.Errorf("%s has %d policies already, and may have no more", arn, n)
+		}
+		return tx.PutPrincipalPolicy(arn.Account, arn.Kind, arn.Name, p)
+	})
+	return describeMissing(err, arn.String())
+}
+
+// DeletePolicy takes an identity policy from a user or a role.
+func (a *Admin) DeletePolicy(ctx context.Context, arn PrincipalARN, name string) error {
+	err := a.update(ctx, "Delete"+title(arn.Kind)+"Policy", arn.Account, named(arn, parameters{"policyName": name}), func(tx Tx) error {
+		return tx.DeletePrincipalPolicy(arn.Account, arn.Kind, arn.Name, name)
+	})
+	return describeMissing(err, fmt.Sprintf("policy %s of %s", name, arn))
+}
+
+// AccessKeys lists the access keys of a root, a user or a role, with its sessions.
+func (a *Admin) AccessKeys(ctx context.Context, arn PrincipalARN) ([]Credential, error) {
+	if err := a.exists(ctx, arn); err != nil {
+		return nil, err
+	}
+	return list(ctx, a.store, func(tx Tx, after string) ([]Credential, error) { return tx.Credentials(arn.String(), after, listBatch) },
+		func(x Credential) string { return x.ID })
+}
+
+// exists returns an error unless there is such an account, user or role.
+func (a *Admin) exists(ctx context.Context, arn PrincipalARN) error {
+	err := a.store.View(ctx, func(tx Tx) error { return exists(tx, arn) })
+	return describeMissing(err, arn.String())
+}
+
+func exists(tx Tx, arn PrincipalARN) error {
+	if arn.IsRoot() {
+		_, err := tx.Account(arn.Account)
+		return err
+	}
+	_, err := tx.Principal(arn.Account, arn.Kind, arn.Name)
+	return err
+}
+
+// CreateAccessKey makes an access key for a root or a user. Its secret is in clear only in the answer.
+func (a *Admin) CreateAccessKey(ctx context.Context, device hsm.Device, arn PrincipalARN) (*AccessKey, error) {
+	if arn.Kind == Role {
+		return nil, errors.New("a role has no access keys of its own; make a session of it")
+	}
+	key := NewAccessKey()
+	c := &Credential{ID: key.ID, Account: arn.Account, Principal: arn.String(), Active: true, Created: time.Now()}
+	if err := a.insertCredential(ctx, device, c, key.Secret, "CreateAccessKey", named(arn, parameters{"accessKeyId": c.ID})); err != nil {
+		return nil, err
+	}
+	return &key, nil
+}
+
+// insertCredential seals a secret and stores its credential.
+func (a *Admin) insertCredential(ctx context.Context, device hsm.Device, c *Credential, secret, event string, p parameters) error {
+	arn, err := ParsePrincipalARN(c.Principal)
+	if err != nil {
+		return err
+	}
+	if err := a.exists(ctx, arn); err != nil { // before the device is asked for anything
+		return err
+	}
+	if err := sealSecret(ctx, device, a.sealer, c, secret); err != nil {
+		return err
+	}
+	err = a.update(ctx, event, c.Account, p, func(tx Tx) error {
+		if err := exists(tx, arn); err != nil {
+			return err
+		}
+		if c.Session == "" {
+			held, err := tx.Credentials(c.Principal, "", maxAccessKeys+1)
+			if err != nil {
+				return err
+			}
+			if len(held) >= maxAccessKeys {
+				return fmt.Errorf("%s has %d access keys already, and may have no more: delete one", arn, len(held))
+			}
+		}
+		return tx.InsertCredential(c)
+	})
+	return describeMissing(err, arn.String())
+}
+
+// How long a session may last, as in AWS STS.
+const (
+	MinSession = 15 * time.Minute
+	MaxSession = 12 * time.Hour
+)
+
+// CreateSession makes temporary credentials of a role.
+func (a *Admin) CreateSession(ctx context.Context, device hsm.Device, role PrincipalARN, name string, d time.Duration) (*SessionKey, error) {
+	if role.Kind != Role {
+		return nil, fmt.Errorf("%s is not a role", role)
+	}
+	if !principalName.MatchString(name) {
+		return nil, fmt.Errorf("%q cannot be the name of a session: it must have 1 to 64 characters of letters, digits and _+=,.@-", name)
+	}
+	if d < MinSession || d > MaxSession {
+		return nil, fmt.Errorf("a session lasts from %v to %v, not %v", MinSession, MaxSession, d)
+	}
+	var token [64]byte
+	rand.Read(token[:]) // never fails (crypto/rand)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	key := &SessionKey{AccessKey: newAccessKey("ASIA"), Token: base64.StdEncoding.EncodeToString(token[:]), Expires: now.Add(d)}
+	sum := sha256.Sum256([]byte(key.Token))
+	c := &Credential{ID: key.ID, Account: role.Account, Principal: role.Owner().String(), Active: true, Created: now,
+		Session: name, Expires: key.Expires, Token: sum[:]}
+	p := named(role, parameters{"roleSessionName": name, "durationSeconds": int(d / time.Second), "accessKeyId": c.ID})
+	if err := a.insertCredential(ctx, device, c, key.Secret, "AssumeRole", p); err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// SetAccessKey lets an access key be used, or keeps it from being used.
+func (a *Admin) SetAccessKey(ctx context.Context, id string, active bool) error {
+	p := parameters{"accessKeyId": id, "status": map[bool]string{true: "Active", false: "Inactive"}[active]}
+	return a.changeCredential(ctx, "UpdateAccessKey", id, p, func(tx Tx) error { return tx.SetCredentialActive(id, active) })
+}
+
+// DeleteAccessKey drops an access key or ends a session.
+func (a *Admin) DeleteAccessKey(ctx context.Context, id string) error {
+	return a.changeCredential(ctx, "DeleteAccessKey", id, parameters{"accessKeyId": id}, func(tx Tx) error { return tx.DeleteCredential(id) })
+}
+
+func (a *Admin) changeCredential(ctx context.Context, event, id string, p parameters, f func(Tx) error) error {
+	var c *Credential
+	err := a.store.View(ctx, func(tx Tx) (err error) {
+		c, err = tx.Credential(id)
+		return err
+	})
+	if err == nil {
+		p["principal"] = c.Principal
+		err = a.update(ctx, event, c.Account, p, f)
+	}
+	return describeMissing(err, "access key "+id)
+}

@@ -1,0 +1,53 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+
+	"strongroom/kms/policy"
+)
+
+// An identity is what is known of a caller besides its name.
+type identity struct {
+	arn      PrincipalARN // of the root, user or role
+	id       string       // unique: "AIDA…", "AROA…", or the account for its root
+	tags     map[string]string
+	policies []policy.Named
+}
+
+// identity returns what is known of who, from memory where that can be trusted. A principal that is not there any more is refused, whatever policies
+// still name it.
+func (s *Service) identity(ctx context.Context, who Caller) (*identity, error) {
+	owner := who.owner()
+	return s.identities.get(owner, s.trusted(), func() (*identity, error) {
+		arn, err := ParsePrincipalARN(owner)
+		if err != nil {
+			return nil, err
+		}
+		if arn.IsRoot() {
+			return &identity{arn: arn, id: arn.Account}, nil
+		}
+		var p *Principal
+		err = s.store.View(ctx, func(tx Tx) (err error) {
+			p, err = tx.Principal(arn.Account, arn.Kind, arn.Name)
+			return err
+		})
+		if isNotStored(err) {
+			return nil, &Error{Code: AccessDenied, Detail: fmt.Sprintf("User: %s is not authorized to perform this operation", who.Principal),
+				Err: fmt.Errorf("there is no %s any more", owner)}
+		}
+		if err != nil {
+			return nil, err
+		}
+		id := &identity{arn: arn, id: p.ID, tags: p.Tags}
+		for _, n := range p.Policies {
+			d, err := policy.Parse(policy.IdentityPolicy, n.Text)
+			if err != nil {
+				// It was checked when it was written. Without it a Deny might be missing, so nothing is decided.
+				return nil, fmt.Errorf("policy %s of %s cannot be read: %w", n.Name, owner, err)
+			}
+			id.policies = append(id.policies, policy.Named{Name: n.Name, Document: d})
+		}
+		return id, nil
+	})
+}
