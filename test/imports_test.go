@@ -19,13 +19,13 @@ var imports = map[string]string{
 	"hsm":            "",
 	"hsm/pkcs11":     "hsm",
 	"hsm/hsmtest":    "hsm",
-	"kms":            "hsm keyspec",
+	"kms":            "hsm keyspec kms/audit kms/policy",
 	"kms/audit":      "",
 	"kms/policy":     "",
 	"awsapi":         "keyspec kms",
 	"store":          "hsm kms",
 	"softhsm":        "hsm/pkcs11",
-	"cmd/strongroom": "awsapi hsm hsm/pkcs11 keyspec kms softhsm store",
+	"cmd/strongroom": "awsapi hsm hsm/pkcs11 keyspec kms kms/audit kms/policy softhsm store",
 	"test/bench":     "softhsm",
 }
 

@@ -20,9 +20,10 @@ import (
 
 // A ledger is what clients were told: keys that were made and ciphertexts that were given out. All of it must be true for ever.
 type ledger struct {
-	mu     sync.Mutex
-	keys   map[string]bool
-	sealed []sealed
+	mu       sync.Mutex
+	keys     map[string]bool
+	sealed   []sealed
+	requests map[string]bool // that were answered
 }
 
 type sealed struct {
@@ -45,6 +46,7 @@ func (l *ledger) keep(ctx context.Context, c *kms.Client, seed uint64) error {
 			mine = append(mine, *out.KeyMetadata.KeyId)
 			l.mu.Lock()
 			l.keys[*out.KeyMetadata.KeyId] = true
+			l.requests[requestOf(out.ResultMetadata)] = true
 			l.mu.Unlock()
 		}
 		s := sealed{key: mine[random.IntN(len(mine))], plaintext: fmt.Appendf(nil, "%d of client %d", n, seed), context: map[string]string{"n": fmt.Sprint(n)}}
@@ -55,6 +57,7 @@ func (l *ledger) keep(ctx context.Context, c *kms.Client, seed uint64) error {
 		s.blob = out.CiphertextBlob
 		l.mu.Lock()
 		l.sealed = append(l.sealed, s)
+		l.requests[requestOf(out.ResultMetadata)] = true
 		l.mu.Unlock()
 	}
 }
@@ -119,10 +122,38 @@ func (l *ledger) check(t *testing.T, c *kms.Client) []string {
 	return listed
 }
 
+// checkTorn fails the test unless the audit log of a server that was killed verifies, but for a last line that was being written.
+func (l *ledger) checkTorn(t *testing.T, dir string) {
+	t.Helper()
+	out, err := exec.Command(program, "audit", "verify", filepath.Join(dir, "audit")).CombinedOutput()
+	if err != nil && !strings.Contains(string(out), "torn") {
+		t.Errorf("strongroom audit verify: %v\n%s", err, out)
+	}
+}
+
+// checkAudit fails the test unless the audit log in dir verifies, and has a record of every request that was answered.
+func (l *ledger) checkAudit(t *testing.T, dir string) {
+	t.Helper()
+	verifyAudit(t, dir)
+	recorded := make(map[string]bool)
+	for _, r := range auditRecords(t, dir) {
+		recorded[r.RequestID] = true
+	}
+	missing := 0
+	for id := range l.requests {
+		if !recorded[id] {
+			missing++
+		}
+	}
+	if missing > 0 {
+		t.Errorf("%d of %d requests that were answered are not in the audit log", missing, len(l.requests))
+	}
+}
+
 // checkObjects fails the test unless the token holds one object for each key, one for the server itself, and no other.
 func checkObjects(t *testing.T, dir string, keys []string) {
 	t.Helper()
-	want := map[string]bool{"strongroom/system/access-keys": true}
+	want := map[string]bool{"strongroom/system/access-keys": true, "strongroom/system/audit": true}
 	for _, id := range keys {
 		want["strongroom/"+id+"/0"] = true
 	}
@@ -143,7 +174,7 @@ func checkObjects(t *testing.T, dir string, keys []string) {
 // the store, where every key listed can be used, and in the token, which holds those keys and no others.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
-	l := &ledger{keys: make(map[string]bool)}
+	l := &ledger{keys: make(map[string]bool), requests: make(map[string]bool)}
 	began := time.Now()
 	rounds := 0
 	for ; rounds < 5 || time.Since(began) < soak(t); rounds++ {
@@ -164,8 +195,10 @@ func TestKill(t *testing.T) {
 			}
 		}
 
+		l.checkTorn(t, dir)
 		s = start(t, dir)
 		keys := l.check(t, s.client())
+		l.checkAudit(t, dir)
 		s.stop(t)
 		checkObjects(t, dir, keys)
 		if t.Failed() {

@@ -137,9 +137,11 @@ func TestAlgorithms(t *testing.T) {
 
 // built are the operations that this server has. All others of the API are refused as such.
 var built = []string{
-	"CancelKeyDeletion", "CreateAlias", "CreateKey", "Decrypt", "DeleteAlias", "DescribeKey", "DisableKey", "EnableKey", "Encrypt", "GenerateDataKey",
-	"GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext", "GenerateRandom", "ListAliases", "ListKeys", "ReEncrypt",
-	"ScheduleKeyDeletion", "UpdateAlias", "UpdateKeyDescription",
+	"CancelKeyDeletion", "CreateAlias", "CreateGrant", "CreateKey", "Decrypt", "DeleteAlias", "DescribeKey", "DisableKey", "DisableKeyRotation", "EnableKey",
+	"EnableKeyRotation", "Encrypt", "GenerateDataKey", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext",
+	"GenerateRandom", "GetKeyLastUsage", "GetKeyPolicy", "GetKeyRotationStatus", "ListAliases", "ListGrants", "ListKeyPolicies", "ListKeyRotations", "ListKeys",
+	"ListResourceTags", "ListRetirableGrants", "PutKeyPolicy", "ReEncrypt", "RetireGrant", "RevokeGrant", "RotateKeyOnDemand", "ScheduleKeyDeletion",
+	"TagResource", "UntagResource", "UpdateAlias", "UpdateKeyDescription",
 }
 
 // TestEveryOperationOfTheSDK: what the SDK can ask for is either done or refused as unsupported, and never unknown.

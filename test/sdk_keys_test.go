@@ -136,7 +136,7 @@ func TestCreateKeyRefusals(t *testing.T) {
 		{"a long tag value", kms.CreateKeyInput{Tags: []types.Tag{tag("a", strings.Repeat("v", 257))}}, "ValidationException",
 			"1 validation error detected: Value '" + strings.Repeat("v", 257) +
 				"' at 'tags.1.member.tagValue' failed to satisfy constraint: Member must have length less than or equal to 256"},
-		{"a policy that is none", kms.CreateKeyInput{Policy: aws.String("{")}, "MalformedPolicyDocumentException", ""},
+		{"a policy that is none", kms.CreateKeyInput{Policy: aws.String("{")}, "MalformedPolicyDocumentException", "This policy contains invalid Json"},
 	} {
 		_, err := c.CreateKey(within(t), &test.input)
 		refused(t, test.name, err, test.code, test.message)

@@ -92,7 +92,7 @@ await refused('the alias again', 'AlreadyExistsException', `An alias with the na
 await refused('a dry run', 'DryRunOperationException', 'The request would have succeeded, but the DryRun option is set.', 'GenerateDataKeyPair', { KeyId: key.KeyId, KeyPairSpec: 'RSA_2048', DryRun: true })
 await refused('a recipient', 'UnsupportedOperationException', 'Recipient is not supported.', 'GenerateRandom',
   { NumberOfBytes: 32, Recipient: { KeyEncryptionAlgorithm: 'RSAES_OAEP_SHA_256', AttestationDocument: Buffer.from('x') } })
-await refused('an operation that is not there', 'UnsupportedOperationException', 'The operation is not supported.', 'ListGrants', { KeyId: key.KeyId })
+await refused('an operation that is not there', 'UnsupportedOperationException', 'The operation is not supported.', 'GetPublicKey', { KeyId: key.KeyId })
 
 for (let i = 0; i < 5; i++) await run('CreateAlias', { AliasName: `alias/javascript-${i}`, TargetKeyId: other.KeyId })
 const names = []

@@ -27,14 +27,15 @@ while ! [ -f "$work/rig/env" ]; do
 done
 . "$work/rig/env"
 # Nothing that this machine is set up for may reach the clients.
-export AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null AWS_PAGER= AWS_EC2_METADATA_DISABLED=true WORK="$work"
+export AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null AWS_PAGER= AWS_EC2_METADATA_DISABLED=true WORK="$work" \
+	STRONGROOM="$program" STRONGROOM_DIR="$work/rig"
 unset AWS_PROFILE AWS_SESSION_TOKEN AWS_ENDPOINT_URL
 
 passed=0 failed=0
 for client; do
 	case $client in
 	cli) command="sh cli.sh" ;;
-	python) command="/usr/bin/python3 python.py" ;;
+	python) command="${PYTHON:-/usr/bin/python3} python.py" ;;
 	javascript)
 		[ -d node_modules/@aws-sdk/client-kms ] || npm ci --silent --no-audit --no-fund
 		command="node --no-warnings javascript.mjs"
