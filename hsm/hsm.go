@@ -71,7 +71,8 @@ type Object struct {
 type Device interface {
 	// Generate makes the AES-256 key called id and returns its Ref. If a key called id is there already, made by an
 	// earlier Generate whose answer was lost, Generate returns a Ref for that one. When Generate returns nil, the key
-	// is durable, non-extractable, and has been proved to work.
+	// is durable, non-extractable, and has been proved to work. What an interrupted Generate left half made, which never worked for
+	// anybody, is made anew by the next one with the same id.
 	Generate(ctx context.Context, id ID, label string) (Ref, error)
 
 	// GenerateSigner makes the ECDSA P-256 key pair called id, whose private key never leaves the device, and returns its Ref. As Generate:

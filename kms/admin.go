@@ -48,7 +48,7 @@ const (
 
 // update makes a change together with its record.
 func (a *Admin) update(ctx context.Context, name, account string, parameters any, f func(Tx) error) error {
-	body, err := json.Marshal(parameters)
+	r, err := adminRecord(a.operator, a.region, name, account, parameters)
 	if err != nil {
 		return err
 	}
@@ -56,18 +56,46 @@ func (a *Admin) update(ctx context.Context, name, account string, parameters any
 		if err := f(tx); err != nil {
 			return err
 		}
-		return insertEvent(tx, &audit.Record{
-			Identity:          audit.Identity{Type: "Operator", AccountID: account, UserName: a.operator},
-			Source:            "strongroom",
-			Name:              name,
-			Region:            a.region,
-			SourceIP:          "local",
-			UserAgent:         "strongroom",
-			RequestParameters: body,
-			EventType:         audit.AdminEvent,
-			Recipient:         account,
-		})
+		return insertEvent(tx, r)
 	})
+}
+
+// adminRecord returns the record of an act of the operator.
+func adminRecord(operator, region, name, account string, parameters any) (*audit.Record, error) {
+	body, err := json.Marshal(parameters)
+	if err != nil {
+		return nil, err
+	}
+	return &audit.Record{
+		Identity:          audit.Identity{Type: "Operator", AccountID: account, UserName: operator},
+		Source:            "strongroom",
+		Name:              name,
+		Region:            region,
+		SourceIP:          "local",
+		UserAgent:         "strongroom",
+		RequestParameters: body,
+		EventType:         audit.AdminEvent,
+		Recipient:         account,
+	}, nil
+}
+
+// ResetKeyPolicy puts the default policy on a key, whatever its policy says: for keys that nobody can manage any more.
+func (a *Admin) ResetKeyPolicy(ctx context.Context, id KeyID) error {
+	var key *Key
+	err := a.store.View(ctx, func(tx Tx) (err error) {
+		key, err = tx.Key(id)
+		return err
+	})
+	if err == nil && !key.State.visible() {
+		err = ErrNotStored
+	}
+	if err == nil {
+		text := defaultPolicy(a.partition, key.Account)
+		err = a.update(ctx, "PutKeyPolicy", key.Account, parameters{"keyId": id.String(), "policyName": onlyPolicy, "policy": text}, func(tx Tx) error {
+			return tx.SetPolicy(id, text)
+		})
+	}
+	return describeMissing(err, "key "+id.String())
 }
 
 // CreateAccount makes an account. Nobody can use it until its root, or a user in it, has an access key.

@@ -135,15 +135,17 @@ func (s *Service) DeleteAlias(ctx context.Context, who Caller, req *DeleteAliasR
 	if err := s.permitAlias(ctx, who, "kms:DeleteAlias", req.AliasName); err != nil {
 		return nil, err
 	}
-	if _, err := s.openAlias(ctx, who, "kms:DeleteAlias", req.AliasName); err != nil {
-		return nil, err
+	for {
+		key, err := s.openAlias(ctx, who, "kms:DeleteAlias", req.AliasName)
+		if err != nil {
+			return nil, err
+		}
+		err = s.update(ctx, func(tx Tx) error { return tx.DeleteAlias(who.Account, req.AliasName, key.ID) })
+		if !errors.Is(err, ErrConflict) && !isNotStored(err) {
+			return &Empty{}, err
+		}
+		s.forget() // somebody else moved or deleted it meanwhile: begin again with what is there now
 	}
-	err := s.update(ctx, func(tx Tx) error { return tx.DeleteAlias(who.Account, req.AliasName) })
-	if isNotStored(err) {
-		s.forget()
-		return nil, errorf(NotFound, "Alias %s is not found.", s.aliasARN(who.Account, req.AliasName))
-	}
-	return &Empty{}, err
 }
 
 // openAlias passes the gate for the key that an alias of the caller's account points at.

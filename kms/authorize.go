@@ -43,7 +43,7 @@ func (s *Service) permit(ctx context.Context, who Caller, a access, resource str
 	if d.Allowed {
 		return nil
 	}
-	return s.denyIdentity(who, a.action, resource, d, s.reason(q, p, nil))
+	return s.denyIdentity(who, a.action, "resource: "+resource, d, s.reason(q, p, nil))
 }
 
 // A verdict is what was decided, and by what.
@@ -91,6 +91,7 @@ func (s *Service) question(ctx context.Context, who Caller, a *access, key *Key,
 	if err != nil {
 		return policy.Question{}, policy.Policies{}, nil, err
 	}
+	a.identity = id
 	f := &facts{service: s, ctx: ctx, who: &who, identity: id, access: a, key: key}
 	q := policy.Question{
 		Caller:   policy.Caller{ARN: who.Principal, Role: who.Role, Account: who.Account},
@@ -112,30 +113,34 @@ func (s *Service) deny(ctx context.Context, who Caller, a *access, key *Key, v v
 	if reason == "" {
 		reason = s.reason(v.question, v.policies, func() string { return s.grantReason(ctx, who, a, key) })
 	}
+	// A caller of another account is told of its own side only where the key's side has let it in, and it has a ciphertext to show.
+	side := v.decision.Reason
+	if v.foreign != "" || key.Account != who.Account && (side != policy.NoIdentityPolicyAllows || !a.fromCiphertext) {
+		side = policy.NoKeyPolicyAllows
+	}
+	object := "resource: " + s.keyARN(key.Account, key.ID)
+	if a.fromCiphertext {
+		object = "the resource associated with this ciphertext"
+	}
 	switch {
-	case a.fromCiphertext:
+	case side == policy.NoKeyPolicyAllows && a.fromCiphertext:
 		return s.denyCiphertext(who, a.action, reason)
-	case key.Account != who.Account:
+	case side == policy.NoKeyPolicyAllows && key.Account != who.Account:
 		return s.denyForeign(who, a.action, reason)
+	case side == policy.NoKeyPolicyAllows:
+		return denied(reason, "User: %s is not authorized to perform: %s on %s because no resource-based policy allows the %s action", who.Principal, a.action, object, a.action)
+	case side == policy.DeniedByKeyPolicy:
+		return denied(reason, "User: %s is not authorized to perform: %s on %s with an explicit deny in a resource-based policy", who.Principal, a.action, object)
 	}
-	arn := s.keyARN(key.Account, key.ID)
-	switch d := v.decision; {
-	case d.Reason == policy.DeniedByKeyPolicy:
-		return denied(reason, "User: %s is not authorized to perform: %s on resource: %s with an explicit deny in a resource-based policy", who.Principal, a.action, arn)
-	case d.Explicit || d.KeyDelegates:
-		return s.denyIdentity(who, a.action, arn, d, reason)
-	}
-	return denied(reason, "User: %s is not authorized to perform: %s on resource: %s because no resource-based policy allows the %s action",
-		who.Principal, a.action, arn, a.action)
+	return s.denyIdentity(who, a.action, object, v.decision, reason)
 }
 
 // denyIdentity refuses what an identity policy denied or did not allow.
-func (s *Service) denyIdentity(who Caller, action, resource string, d policy.Decision, reason string) error {
+func (s *Service) denyIdentity(who Caller, action, object string, d policy.Decision, reason string) error {
 	if d.Explicit {
-		return denied(reason, "User: %s is not authorized to perform: %s on resource: %s with an explicit deny in an identity-based policy", who.Principal, action, resource)
+		return denied(reason, "User: %s is not authorized to perform: %s on %s with an explicit deny in an identity-based policy", who.Principal, action, object)
 	}
-	return denied(reason, "User: %s is not authorized to perform: %s on resource: %s because no identity-based policy allows the %s action",
-		who.Principal, action, resource, action)
+	return denied(reason, "User: %s is not authorized to perform: %s on %s because no identity-based policy allows the %s action", who.Principal, action, object, action)
 }
 
 // denyForeign refuses access to a key of another account in words that do not say whether there is such a key.

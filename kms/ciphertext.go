@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 	"maps"
@@ -125,20 +126,51 @@ func (k *openKey) unseal(ctx context.Context, h header, sealed []byte, encryptio
 // that is not the request's is IncorrectKey; one of a key that was never here, is gone, or is another account's is refused in words that fit
 // all three.
 func (s *Service) openCiphertext(ctx context.Context, who Caller, a access, h header) (*openKey, error) {
-	s.catchUp(ctx, h)
+	key, err := s.openHeader(ctx, who, a, h)
+	if err != errNoMaterial {
+		return key, err
+	}
+	// Another node may have rotated the key a moment ago, and what it encrypts since must open here: look at the key as it is now.
+	if _, err := s.readKey(ctx, h.key, false); err == nil {
+		key, err = s.openHeader(ctx, who, a, h)
+		if err != errNoMaterial {
+			return key, err
+		}
+	}
+	return nil, errCiphertext
+}
+
+// errNoMaterial says that the key of a ciphertext may be used, and that the ciphertext's material is not known to be one of its.
+var errNoMaterial = errorf(InvalidCiphertext, "")
+
+// openHeader passes the gate with the key as it is remembered.
+func (s *Service) openHeader(ctx context.Context, who Caller, a access, h header) (*openKey, error) {
+	// A bare key id is looked for in the caller's account, but here it may also mean the key of another one that the ciphertext names [API, Decrypt: KeyId].
+	// Who may not use that one is told what they would be told if it were not there.
+	if id, err := ParseKeyID(a.keyID); err == nil && id == h.key {
+		if key, err := s.key(ctx, id); err == nil && key.Account != who.Account {
+			full := a
+			full.keyID = s.keyARN(key.Account, id)
+			if k, err := s.openHeader(ctx, who, full, h); !errors.Is(err, AccessDenied) {
+				return k, err
+			}
+		}
+	}
 	if a.keyID != "" {
 		a.check = func(key *Key) error {
 			switch {
 			case key.material(h.material) != nil && key.ID == h.key:
 				return nil
-			case key.material(h.material) != nil || key.ID == h.key:
+			case key.ID == h.key:
+				return errNoMaterial
+			case key.material(h.material) != nil:
 				return errCiphertext
 			}
 			return errorf(IncorrectKey, "The key ID in the request does not identify a CMK that can perform this operation.")
 		}
 		return s.open(ctx, who, a)
 	}
-	if err := checkGrantTokens(a.grantTokens); err != nil {
+	if err := a.checkRequest(); err != nil {
 		return nil, err
 	}
 	key, err := s.key(ctx, h.key)
@@ -151,7 +183,7 @@ func (s *Service) openCiphertext(ctx context.Context, who Caller, a access, h he
 	a.fromCiphertext = true
 	a.check = func(key *Key) error {
 		if key.material(h.material) == nil {
-			return errCiphertext
+			return errNoMaterial
 		}
 		return nil
 	}

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,8 @@ type facts struct {
 	identity *identity
 	access   *access
 	key      *Key // nil for a request that is about no key
+
+	contextKeys []string // names in the encryption context, ascending, once they were asked for
 
 	// err is why a value could not be found out. A decision that was made meanwhile does not count.
 	err error
@@ -54,12 +57,10 @@ func (f *facts) kmsValues(name string) ([]string, bool) {
 	case "calleraccount":
 		return one(f.who.Account)
 	case "encryptioncontextkeys":
-		var names []string
-		for name := range f.access.context {
-			names = append(names, name)
+		if f.contextKeys == nil {
+			f.contextKeys = slices.Sorted(maps.Keys(f.access.context))
 		}
-		slices.Sort(names)
-		return names, len(names) > 0
+		return f.contextKeys, len(f.contextKeys) > 0
 	case "encryptionalgorithm":
 		if !f.access.cryptographic {
 			return nil, false
@@ -69,7 +70,10 @@ func (f *facts) kmsValues(name string) ([]string, bool) {
 		}
 		return one(symmetricDefault)
 	case "requestalias":
-		return one(f.access.alias)
+		if f.access.cryptographic || f.access.action == "kms:DescribeKey" {
+			return one(f.access.alias)
+		}
+		return nil, false
 	case "resourcealiases":
 		return f.resourceAliases()
 	}

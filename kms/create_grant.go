@@ -15,7 +15,7 @@ type CreateGrantRequest struct {
 	RetiringPrincipal string            `json:"RetiringPrincipal" aws:"min=1,max=256,pattern=principal"`
 	Operations        []string          `json:"Operations" aws:"required,item.enum=Decrypt|Encrypt|GenerateDataKey|GenerateDataKeyWithoutPlaintext|ReEncryptFrom|ReEncryptTo|Sign|Verify|GetPublicKey|CreateGrant|RetireGrant|DescribeKey|GenerateDataKeyPair|GenerateDataKeyPairWithoutPlaintext|GenerateMac|VerifyMac|DeriveSharedSecret"`
 	Constraints       *GrantConstraints `json:"Constraints"`
-	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
+	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192,sensitive"`
 	Name              string            `json:"Name" aws:"min=1,max=256,pattern=name"`
 	DryRun            bool              `json:"DryRun"`
 }
@@ -54,13 +54,14 @@ var (
 // Who may call it by means of a grant alone can pass on no more than that grant allows. Who may by a policy can pass on what it may not do itself
 // (AWS KMS Developer Guide, "Granting CreateGrant permission").
 func (s *Service) CreateGrant(ctx context.Context, who Caller, req *CreateGrantRequest) (*CreateGrantResponse, error) {
-	operations, err := parseGrantOperations(req.Operations)
-	if err != nil {
-		return nil, err
+	// What is wrong with the grant itself is said after the key was found and the right to make grants on it.
+	operations, fault := parseGrantOperations(req.Operations)
+	constraint := GrantConstraint{}
+	if fault == nil {
+		constraint, fault = parseGrantConstraints(req.Constraints, operations)
 	}
-	constraint, err := parseGrantConstraints(req.Constraints, operations)
-	if err != nil {
-		return nil, err
+	if fault != nil {
+		constraint = GrantConstraint{}
 	}
 	var parent *Grant // by means of which it is made, if policies do not allow it
 	a := manage("kms:CreateGrant", req.KeyID, onlyEnabled)
@@ -74,6 +75,9 @@ func (s *Service) CreateGrant(ctx context.Context, who Caller, req *CreateGrantR
 		return true
 	}
 	a.check = func(key *Key) error {
+		if fault != nil {
+			return fault
+		}
 		if others := operations &^ symmetricOperations; others != 0 {
 			return errorf(Validation, "%s key usage is ENCRYPT_DECRYPT which is not valid for %s.", s.keyARN(key.Account, key.ID), others.names()[0])
 		}
@@ -108,7 +112,7 @@ func (s *Service) CreateGrant(ctx context.Context, who Caller, req *CreateGrantR
 		}
 		var made *Grant
 		err = s.update(ctx, func(tx Tx) (err error) {
-			if err := unchanged(tx, key.Key, parent); err != nil {
+			if err := key.unchanged(tx, parent); err != nil {
 				return err
 			}
 			if made, err = findSame(tx, g, key.ARN); made != nil || err != nil {
@@ -223,18 +227,21 @@ func noPrincipal(arn string) error {
 	return errorf(InvalidArn, "ARN does not refer to a valid principal: %s", arn)
 }
 
-// unchanged returns ErrConflict or ErrNotStored unless the key is as the gate saw it, and the grant that let the caller pass, if one did, still there. So
-// whoever takes the right to make grants away can then look through the grants on the key, and none comes after them.
-func unchanged(tx Tx, key *Key, parent *Grant) error {
-	now, err := tx.Key(key.ID)
+// unchanged returns ErrConflict or ErrNotStored unless the key, the caller and its policies are as the gate saw them, and the grant that let the caller pass, if
+// one did, still there. So whoever takes the right to make grants or policies away can then look through those on the key, and none comes after them.
+func (k *openKey) unchanged(tx Tx, parent *Grant) error {
+	if err := k.caller.unchanged(tx); err != nil {
+		return err
+	}
+	now, err := tx.Key(k.ID)
 	if err != nil {
 		return err
 	}
-	if now.State != key.State || now.Policy != key.Policy {
+	if now.State != k.State || now.Policy != k.Policy {
 		return ErrConflict
 	}
 	if parent != nil {
-		_, err = tx.Grant(key.ID, parent.ID)
+		_, err = tx.Grant(k.ID, parent.ID)
 	}
 	return err
 }
@@ -242,7 +249,7 @@ func unchanged(tx Tx, key *Key, parent *Grant) error {
 // findSame returns the grant that is g but for its id and date, if g has a name and there is one; otherwise nil if the key can have one more grant.
 func findSame(tx Tx, g *Grant, arn string) (*Grant, error) {
 	if g.Name != "" {
-		named, err := tx.NamedGrants(g.Key, g.Name)
+		named, err := tx.NamedGrants(g)
 		if err != nil {
 			return nil, err
 		}

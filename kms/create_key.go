@@ -40,12 +40,13 @@ func (s *Service) CreateKey(ctx context.Context, who Caller, req *CreateKeyReque
 	if err != nil {
 		return nil, err
 	}
-	if err := s.permitCreation(ctx, who, req, tags); err != nil {
+	id := newKeyID(req.MultiRegion)
+	if err := s.permitCreation(ctx, who, req, id, tags); err != nil {
 		return nil, err
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	key := &Key{
-		ID:          newKeyID(req.MultiRegion),
+		ID:          id,
 		Account:     who.Account,
 		State:       StateCreating,
 		Description: req.Description,
@@ -55,7 +56,7 @@ func (s *Service) CreateKey(ctx context.Context, who Caller, req *CreateKeyReque
 		Materials:   []Material{{ID: newMaterialID(), Created: now}},
 	}
 	if key.Policy == "" {
-		key.Policy = s.defaultPolicy(who.Account)
+		key.Policy = defaultPolicy(s.partition, who.Account)
 	} else {
 		d, err := s.keyPolicy(ctx, key.Policy)
 		if err != nil {
@@ -77,7 +78,7 @@ func (s *Service) CreateKey(ctx context.Context, who Caller, req *CreateKeyReque
 }
 
 // permitCreation decides whether who may create such a key, and tag it: identity policies do.
-func (s *Service) permitCreation(ctx context.Context, who Caller, req *CreateKeyRequest, tags map[string]string) error {
+func (s *Service) permitCreation(ctx context.Context, who Caller, req *CreateKeyRequest, id KeyID, tags map[string]string) error {
 	a := access{action: "kms:CreateKey", conditions: append(tagConditions(tags),
 		condition{"kms:keyspec", []string{symmetricDefault}},
 		condition{"kms:customermasterkeyspec", []string{symmetricDefault}},
@@ -96,8 +97,9 @@ func (s *Service) permitCreation(ctx context.Context, who Caller, req *CreateKey
 	if len(tags) == 0 {
 		return nil
 	}
+	// As for TagResource on a key that is there: who may not tag keys may not do it by making them either.
 	a.action = "kms:TagResource"
-	return s.permit(ctx, who, a, "*")
+	return s.permit(ctx, who, a, s.keyARN(who.Account, id))
 }
 
 // Defaults says what the request means where it says nothing.
@@ -216,7 +218,7 @@ func checkKeyKind(req *CreateKeyRequest) error {
 
 // defaultPolicy is the key policy of a key that was created without one, as AWS KMS writes it: the account decides, through its identity
 // policies (AWS KMS Developer Guide, "Default key policy").
-func (s *Service) defaultPolicy(account string) string {
+func defaultPolicy(partition, account string) string {
 	return `{
   "Version" : "2012-10-17",
   "Id" : "key-default-1",
@@ -224,7 +226,7 @@ func (s *Service) defaultPolicy(account string) string {
     "Sid" : "Enable IAM User Permissions",
     "Effect" : "Allow",
     "Principal" : {
-      "AWS" : "` + RootARN(s.partition, account) + `"
+      "AWS" : "` + RootARN(partition, account) + `"
     },
     "Action" : "kms:*",
     "Resource" : "*"

@@ -131,7 +131,8 @@ func sealSecret(ctx context.Context, d hsm.Device, sealer SystemKey, c *Credenti
 //
 // and for a session
 //
-//	"strongroom session v1" ‖ SHA-256(the fields above and: length (2) ‖ name of the session ‖ length (2) ‖ token hash ‖ expiry, Unix milliseconds (8))
+//	"strongroom session v1" ‖ SHA-256(the fields above and: length (2) ‖ name of the session ‖ length (2) ‖ token hash ‖
+//	    its beginning and its end, Unix milliseconds (8 each))
 func secretAAD(c *Credential) []byte {
 	field := func(b []byte, s string) []byte {
 		b = append(b, byte(len(s)>>8), byte(len(s)))
@@ -149,6 +150,7 @@ func secretAAD(c *Credential) []byte {
 	}
 	b = field(b, c.Session)
 	b = field(b, string(c.Token))
+	b = binary.BigEndian.AppendUint64(b, uint64(c.Created.UnixMilli()))
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Expires.UnixMilli()))
 	sum := sha256.Sum256(b)
 	return append([]byte("strongroom session v1"), sum[:]...)

@@ -27,7 +27,7 @@ func refuseRecipient(r *Recipient) error {
 type DecryptRequest struct {
 	CiphertextBlob      []byte            `json:"CiphertextBlob" aws:"min=1,max=6144"`
 	EncryptionContext   map[string]string `json:"EncryptionContext"`
-	GrantTokens         []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
+	GrantTokens         []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192,sensitive"`
 	KeyID               string            `json:"KeyId" aws:"min=1,max=2048"`
 	EncryptionAlgorithm string            `json:"EncryptionAlgorithm" aws:"enum=SYMMETRIC_DEFAULT|RSAES_OAEP_SHA_1|RSAES_OAEP_SHA_256|SM2PKE"`
 	Recipient           *Recipient        `json:"Recipient"`

@@ -15,6 +15,7 @@ type InitOptions struct {
 	TokenSerial string // of the token behind Device, kept for messages
 	Store       Store
 
+	Operator  string // who makes it, for the audit record
 	Partition string // "aws"
 	Region    string // "local-1"
 	Account   string // 12 digits: the first account
@@ -75,6 +76,21 @@ func Init(ctx context.Context, o InitOptions) error {
 		if err := tx.InsertAccount(o.Account, now); err != nil {
 			return err
 		}
+		for _, act := range []struct {
+			name string
+			parameters
+		}{
+			{"CreateAccount", parameters{"accountId": o.Account}},
+			{"CreateAccessKey", parameters{"accountId": o.Account, "accessKeyId": credential.ID}},
+		} {
+			r, err := adminRecord(o.Operator, o.Region, act.name, o.Account, act.parameters)
+			if err != nil {
+				return err
+			}
+			if err := insertEvent(tx, r); err != nil {
+				return err
+			}
+		}
 		return tx.InsertCredential(credential)
 	})
 }
@@ -95,7 +111,32 @@ type AuditSigner struct {
 	public []byte
 }
 
-// NewAuditSigner returns the deployment's signer. Its key is made the first time: row first, so that what is in the token is known to the store.
+// FindAuditSigner returns the deployment's signer. Its error is ErrNotStored if no server has made it yet.
+func FindAuditSigner(ctx context.Context, device hsm.Device, store Store) (*AuditSigner, error) {
+	var key *SystemKey
+	err := store.View(ctx, func(tx Tx) (err error) {
+		key, err = tx.SystemKey(signerName)
+		return err
+	})
+	if err == nil && key.Ref == nil {
+		err = ErrNotStored
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the key that signs the audit log: %w", err)
+	}
+	return newAuditSigner(ctx, device, key)
+}
+
+func newAuditSigner(ctx context.Context, device hsm.Device, key *SystemKey) (*AuditSigner, error) {
+	public, err := device.PublicKey(ctx, key.Ref)
+	if err != nil {
+		return nil, fmt.Errorf("the key that signs the audit log: %w", err)
+	}
+	return &AuditSigner{device, key.Ref, public}, nil
+}
+
+// NewAuditSigner returns the deployment's signer. Its key is made the first time: row first, so that what is in the token is known to the store. Only a
+// process that has claimed the store may call it: two that make the key at once would make two.
 func NewAuditSigner(ctx context.Context, device hsm.Device, store Store) (*AuditSigner, error) {
 	fail := func(err error) (*AuditSigner, error) {
 		return nil, fmt.Errorf("the key that signs the audit log: %w", err)
@@ -119,6 +160,12 @@ func NewAuditSigner(ctx context.Context, device hsm.Device, store Store) (*Audit
 	}
 	if key.Ref == nil {
 		ref, err := device.GenerateSigner(ctx, key.ID, systemLabel(key.Name))
+		if errors.Is(err, hsm.ErrNoKey) {
+			// What an interrupted attempt left. The row has no Ref, so it never signed anything.
+			if err = device.Destroy(ctx, key.ID); err == nil {
+				ref, err = device.GenerateSigner(ctx, key.ID, systemLabel(key.Name))
+			}
+		}
 		if err != nil {
 			return fail(err)
 		}
@@ -130,11 +177,7 @@ func NewAuditSigner(ctx context.Context, device hsm.Device, store Store) (*Audit
 			return fail(err)
 		}
 	}
-	public, err := device.PublicKey(ctx, key.Ref)
-	if err != nil {
-		return fail(err)
-	}
-	return &AuditSigner{device, key.Ref, public}, nil
+	return newAuditSigner(ctx, device, key)
 }
 
 // PublicKey returns the key that verifies signatures, a SubjectPublicKeyInfo in DER.

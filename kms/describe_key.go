@@ -71,7 +71,7 @@ func (s *Service) metadata(key *Key) KeyMetadata {
 // DescribeKeyRequest is the input of DescribeKey.
 type DescribeKeyRequest struct {
 	KeyID       string   `json:"KeyId" aws:"required,min=1,max=2048"`
-	GrantTokens []string `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
+	GrantTokens []string `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192,sensitive"`
 }
 
 // DescribeKeyResponse is the output of DescribeKey.

@@ -7,7 +7,7 @@ type EncryptRequest struct {
 	KeyID               string            `json:"KeyId" aws:"required,min=1,max=2048"`
 	Plaintext           []byte            `json:"Plaintext" aws:"required,min=1,max=4096,sensitive"`
 	EncryptionContext   map[string]string `json:"EncryptionContext"`
-	GrantTokens         []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
+	GrantTokens         []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192,sensitive"`
 	EncryptionAlgorithm string            `json:"EncryptionAlgorithm" aws:"enum=SYMMETRIC_DEFAULT|RSAES_OAEP_SHA_1|RSAES_OAEP_SHA_256|SM2PKE"`
 	DryRun              bool              `json:"DryRun"`
 }

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -46,9 +47,34 @@ func (s *Service) serviceEvent(name string, key *Key, details map[string]any) *a
 	}
 }
 
-const eventBatch = 100
+// eventRecord returns the record of an event. What cannot be read is recorded as such, so that it does not keep back what came after it; and nothing in the
+// store can pass for a request that somebody signed.
+func (s *Service) eventRecord(e Event) *audit.Record {
+	r := new(audit.Record)
+	err := json.Unmarshal(e.Body, r)
+	if err == nil && (r.EventType == audit.AdminEvent || r.EventType == audit.ServiceEvent) && r.RequestID == "" && len(e.Body) <= maxEvent {
+		return r
+	}
+	return s.unreadable(e, err)
+}
 
-// recordEvents moves events from the store into the audit log, oldest first. After a crash in between, some are recorded twice, with the same event id.
+// unreadable returns the record of an event that cannot be recorded as it is.
+func (s *Service) unreadable(e Event, err error) *audit.Record {
+	s.log.Error("an event in the store is not one that this program wrote; its hash is recorded in its place", "sequence", e.Sequence, "err", err)
+	details, _ := json.Marshal(map[string]any{"sequence": e.Sequence, "sha256": fmt.Sprintf("%x", sha256.Sum256(e.Body)), "size": len(e.Body)})
+	return &audit.Record{
+		Time: time.Now(), Identity: audit.Identity{Type: "AWSService", InvokedBy: "AWS Internal"}, Source: kmsSource, Name: "UnreadableEvent", Region: s.region,
+		EventID: newUUID(), EventType: audit.ServiceEvent, ServiceEventDetails: details,
+	}
+}
+
+const (
+	eventBatch = 100
+	maxEvent   = 512 << 10 // bytes; a policy of the largest size makes one of some 50 kB
+)
+
+// recordEvents moves events from the store into the audit log, oldest first. After a crash in between, some are recorded twice, with the same event id. Only
+// one goroutine calls it.
 func (s *Service) recordEvents(ctx context.Context) error {
 	for ctx.Err() == nil {
 		var events []Event
@@ -60,13 +86,17 @@ func (s *Service) recordEvents(ctx context.Context) error {
 			return err
 		}
 		for _, e := range events {
-			r := new(audit.Record)
-			if err := json.Unmarshal(e.Body, r); err != nil {
-				return fmt.Errorf("event %d in the store: %w", e.Sequence, err)
+			if e.Sequence <= s.recorded {
+				continue // before, and could not be deleted then
 			}
-			if err := s.audit.Append(ctx, r); err != nil {
+			err := s.audit.Append(ctx, s.eventRecord(e))
+			if err != nil && s.audit.Err() == nil && ctx.Err() == nil {
+				err = s.audit.Append(ctx, s.unreadable(e, err)) // the log is well, and will not have it
+			}
+			if err != nil {
 				return err
 			}
+			s.recorded = e.Sequence
 		}
 		last := events[len(events)-1].Sequence
 		if err := s.store.Update(ctx, func(tx Tx) error { return tx.DeleteEvents(last) }); err != nil {

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -47,13 +48,17 @@ func Explain(ctx context.Context, store Store, req *ExplainRequest) (*Explanatio
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(actions, req.Action) {
-		return nil, fmt.Errorf("there is no action %q here", req.Action)
+	i := slices.IndexFunc(actions, func(a string) bool { return strings.EqualFold(a, req.Action) })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: %s", ErrNoAction, req.Action)
 	}
-	a := access{action: req.Action, keyID: req.Key, forms: describeForms, now: req.Time, context: req.Context}
-	a.cryptographic = grantOperation(strings.TrimPrefix(req.Action, "kms:"))&withContext != 0
+	a := access{action: actions[i], keyID: req.Key, forms: describeForms, now: req.Time, context: req.Context}
 	for _, name := range slices.Sorted(maps.Keys(req.Conditions)) {
 		a.conditions = append(a.conditions, condition{strings.ToLower(name), req.Conditions[name]})
+	}
+	a.cryptographic = grantOperation(strings.TrimPrefix(a.action, "kms:"))&withContext != 0
+	if a.action == "kms:CreateGrant" {
+		a.viaGrant = supposedGrant(&a)
 	}
 	if req.Key == "" {
 		return s.explainKeyless(ctx, who, &a)
@@ -73,6 +78,31 @@ var actions = []string{
 	"kms:GetKeyRotationStatus", "kms:ListAliases", "kms:ListGrants", "kms:ListKeyPolicies", "kms:ListKeyRotations", "kms:ListKeys", "kms:ListResourceTags",
 	"kms:ListRetirableGrants", "kms:PutKeyPolicy", "kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:RevokeGrant", "kms:RotateKeyOnDemand",
 	"kms:ScheduleKeyDeletion", "kms:TagResource", "kms:UntagResource", "kms:UpdateAlias", "kms:UpdateKeyDescription",
+}
+
+// ErrNoAction means that what was asked about is no action that policies decide on.
+var ErrNoAction = errors.New("there is no such action")
+
+// supposedGrant returns what a grant must be for, to let the grant that is asked about be made: by the values of kms:GrantOperations and
+// kms:GrantConstraintType, and by the encryption context for its pairs.
+func supposedGrant(a *access) func(*Grant) bool {
+	var operations GrantOperations
+	var constraint GrantConstraint
+	for _, c := range a.conditions {
+		switch c.key {
+		case "kms:grantoperations":
+			for _, name := range c.values {
+				operations |= grantOperation(name)
+			}
+		case "kms:grantconstrainttype":
+			if slices.Contains(c.values, "EncryptionContextEquals") {
+				constraint.Equals = a.context
+			} else {
+				constraint.Subset = a.context
+			}
+		}
+	}
+	return func(g *Grant) bool { return g.Operations.has(operations) && constraint.within(g.Constraint) }
 }
 
 // withContext are the operations that a grant can be for and that have an encryption context.
@@ -109,7 +139,7 @@ func (s *Service) explainKeyless(ctx context.Context, who Caller, a *access) (*E
 	}
 	e := &Explanation{Allowed: d.Allowed, Decision: describeDecision(d), Steps: describeSteps(steps)}
 	if !d.Allowed {
-		e.Answer = clientText(s.denyIdentity(who, a.action, "*", d, ""))
+		e.Answer = clientText(s.denyIdentity(who, a.action, "resource: *", d, ""))
 	}
 	return e, nil
 }

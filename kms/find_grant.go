@@ -73,7 +73,7 @@ func (a *access) isFor(g *Grant, operation GrantOperations) bool {
 	if !g.Operations.has(operation) {
 		return false
 	}
-	if a.cryptographic && !g.Constraint.allows(a.context) {
+	if a.cryptographic && !g.Constraint.allows(a.pairs()) {
 		return false
 	}
 	// Without an encryption context a constraint does not count, but for one that allows nothing.
@@ -101,23 +101,21 @@ func (s *Service) findGrantTo(ctx context.Context, grantee string, a *access, ke
 	if !held.many {
 		return a.firstFor(held.grants, operation), nil
 	}
-	if a.cryptographic {
-		more := false
-		for _, match := range grantMatches(a.context) {
-			some, err := s.matchingGrants(ctx, foundKey{key.ID, grantee, match, operation})
-			if err != nil {
-				return nil, err
-			}
-			if g := a.firstFor(some, operation); g != nil {
-				return g, nil
-			}
-			more = more || len(some) == matchingKept
+	more := false
+	for _, match := range a.matches() {
+		some, err := s.matchingGrants(ctx, foundKey{key.ID, grantee, match, operation})
+		if err != nil {
+			return nil, err
 		}
-		if !more {
-			return nil, nil
+		if g := a.firstFor(some, operation); g != nil {
+			return g, nil
 		}
-		// Very many grants are found by one pair that they have in common. Then there is nothing for it but to look at all.
+		more = more || len(some) == matchingKept
 	}
+	if !more {
+		return nil, nil
+	}
+	// Very many grants are found by one pair that they have in common. Then there is nothing for it but to look at all.
 	for after := ""; ; {
 		var some []Grant
 		err := s.store.View(ctx, func(tx Tx) (err error) {
@@ -132,6 +130,14 @@ func (s *Service) findGrantTo(ctx context.Context, grantee string, a *access, ke
 		}
 		after = some[len(some)-1].ID
 	}
+}
+
+// matches returns what the grants that can be for a are found by. Where no encryption context is used, that is anything.
+func (a *access) matches() []GrantMatch {
+	if !a.cryptographic {
+		return []GrantMatch{AnyMatch}
+	}
+	return grantMatches(a.pairs())
 }
 
 // foundKey is what some grants of one key to one grantee are asked for by.
@@ -200,9 +206,9 @@ func (a *access) whyNot(g *Grant, operation string) string {
 		return "is for " + strings.Join(g.Operations.names(), ", ")
 	case g.Constraint.SourceArn != "":
 		return "has a constraint SourceArn, which nothing here fulfils"
-	case a.cryptographic && g.Constraint.Equals != nil && !g.Constraint.allows(a.context):
+	case a.cryptographic && g.Constraint.Equals != nil && !g.Constraint.allows(a.pairs()):
 		return fmt.Sprintf("needs the encryption context %s, the request has %s", showContext(g.Constraint.Equals), showContext(a.context))
-	case a.cryptographic && !g.Constraint.allows(a.context):
+	case a.cryptographic && !g.Constraint.allows(a.pairs()):
 		return fmt.Sprintf("needs an encryption context with %s, the request has %s", showContext(g.Constraint.Subset), showContext(a.context))
 	case a.viaGrant != nil && !a.viaGrant(g):
 		return "does not cover the grant that was to be made"
@@ -210,14 +216,19 @@ func (a *access) whyNot(g *Grant, operation string) string {
 	return "is to an account, and no identity policy allows the action"
 }
 
-// showContext writes an encryption context in a fixed order.
+// showContext writes an encryption context in a fixed order; of a large one, the beginning.
 func showContext(context map[string]string) string {
+	const most, longest = 8, 64
 	var b strings.Builder
 	for i, p := range sortedPairs(context) {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "%q=%q", p.name, p.value)
+		if i == most {
+			b.WriteString("…")
+			break
+		}
+		fmt.Fprintf(&b, "%s=%s", quoted(p.name, longest), quoted(p.value, longest))
 	}
 	return "{" + b.String() + "}"
 }

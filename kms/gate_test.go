@@ -1,13 +1,18 @@
 package kms_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"strongroom/keyspec"
 	"strongroom/kms"
+	"strongroom/kms/audit"
 )
 
 const foreign = "444455556666"
@@ -301,7 +306,7 @@ func TestPutKeyPolicy(t *testing.T) {
 	must(t, put(alice, want, false))
 	got, err := r.GetKeyPolicy(t.Context(), alice, &kms.GetKeyPolicyRequest{KeyID: key.KeyID})
 	must(t, err)
-	if got.Policy != want || got.PolicyName != "default" {
+	if !strings.Contains(got.Policy, "\n      \"AWS\" : \"arn:aws:iam::111122223333:user/alice\"\n") || got.PolicyName != "default" {
 		t.Errorf("got %+v", got)
 	}
 	if _, err := r.GetKeyPolicy(t.Context(), root, &kms.GetKeyPolicyRequest{KeyID: key.KeyID}); !errors.Is(err, kms.AccessDenied) {
@@ -422,5 +427,129 @@ func TestThrottling(t *testing.T) {
 	}
 	if _, err := s.Begin(root, "Encrypt"); err != nil {
 		t.Errorf("another class: %v", err)
+	}
+}
+
+// TestTagsOfANewKey: who may not tag keys may not do it by making them.
+func TestTagsOfANewKey(t *testing.T) {
+	r := newRig(t, nil)
+	create := func(who kms.Caller) error {
+		_, err := r.CreateKey(t.Context(), who, &kms.CreateKeyRequest{Tags: []kms.Tag{{TagKey: "team", TagValue: "a"}}})
+		return err
+	}
+	must(t, create(r.add("arn:aws:iam::111122223333:user/may", allow("kms:CreateKey", "*"), allow("kms:TagResource", "arn:aws:kms:*:111122223333:key/*"))))
+	err := create(r.add("arn:aws:iam::111122223333:user/maynot", allow("kms:*", "*"), statement("Deny", "kms:TagResource", "arn:aws:kms:*:*:key/*", "")))
+	if !errors.Is(err, kms.AccessDenied) {
+		t.Errorf("a denied tag on a new key: %v", err)
+	}
+}
+
+// TestLargeContext: an encryption context is bounded, since every condition and every grant looks at it.
+func TestLargeContext(t *testing.T) {
+	r := newRig(t, nil)
+	key := r.newKey()
+	for _, size := range []int{8192 - 8 - 1, 8192 - 8} {
+		context := map[string]string{"a": strings.Repeat("x", size)}
+		_, err := r.Encrypt(t.Context(), root, &kms.EncryptRequest{KeyID: key.KeyID, Plaintext: []byte("x"), EncryptionContext: context})
+		if size+9 <= 8192 {
+			must(t, err)
+			must(t, second(r.Decrypt(t.Context(), root, &kms.DecryptRequest{CiphertextBlob: r.encrypt(key.KeyID, "x", context), EncryptionContext: context})))
+		} else if !errors.Is(err, kms.Validation) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
+// TestDenialIsBounded: whoever is denied cannot fill the operator's log.
+func TestDenialIsBounded(t *testing.T) {
+	r := newRig(t, nil)
+	var tests []string
+	for i := range 900 {
+		tests = append(tests, fmt.Sprintf(`"kms:EncryptionContext:%d":"%s"`, i, strings.Repeat("v", 5)))
+	}
+	key := r.newKeyWith(keyPolicy(`{"Effect":"Allow","Principal":"*","Action":"kms:Encrypt","Resource":"*","Condition":{"StringEquals":{` + strings.Join(tests, ",") + `}}}`))
+	who := r.add("arn:aws:iam::111122223333:user/denied")
+	context := make(map[string]string)
+	for i := range 400 {
+		context[fmt.Sprint(i)] = "wrong"
+	}
+	_, err := r.Encrypt(t.Context(), who, &kms.EncryptRequest{KeyID: key.KeyID, Plaintext: []byte("x"), EncryptionContext: context})
+	if got := reason(t, err); len(got) > 5000 || !strings.Contains(got, `kms:EncryptionContext:0`) {
+		t.Errorf("%d bytes of reason: %.300s", len(got), got)
+	}
+}
+
+// TestForgedEvent: nothing in the store can pass for a request that somebody signed, and what cannot be read does not keep back what came after it.
+func TestForgedEvent(t *testing.T) {
+	r := newRig(t, nil)
+	forged, err := json.Marshal(audit.Record{Name: "Decrypt", EventType: audit.APICall, Identity: audit.Identity{Type: "Root"}, RequestID: "x"})
+	must(t, err)
+	must(t, r.store.Update(t.Context(), func(tx kms.Tx) error { return errors.Join(tx.InsertEvent(forged), tx.InsertEvent([]byte("not JSON"))) }))
+	must(t, r.admin().CreateAccount(t.Context(), foreign))
+	must(t, r.RecordEvents(t.Context()))
+	var names []string
+	for _, record := range r.records() {
+		names = append(names, record.Name+"/"+record.EventType)
+	}
+	want := "UnreadableEvent/AwsServiceEvent UnreadableEvent/AwsServiceEvent CreateAccount/StrongroomAdminEvent"
+	if got := strings.Join(names, " "); got != want {
+		t.Errorf("recorded %s, want %s", got, want)
+	}
+}
+
+// TestSearchesAreBounded: one principal cannot fill the queue for primes.
+func TestSearchesAreBounded(t *testing.T) {
+	r := newRig(t, nil)
+	key := r.newKey()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	const n = 200
+	refused := make(chan error, n)
+	for range n {
+		go func() {
+			_, err := r.GenerateDataKeyPair(ctx, root, &kms.GenerateDataKeyPairRequest{KeyID: key.KeyID, KeyPairSpec: keyspec.RSA4096})
+			refused <- err
+		}()
+	}
+	throttled := 0
+	for range n - 64 - 2*runtime.NumCPU() {
+		err := <-refused
+		if errors.Is(err, kms.Throttled) {
+			throttled++
+		} else if err != nil {
+			t.Errorf("got %v", err)
+		}
+	}
+	if throttled == 0 {
+		t.Error("nobody was told to slow down")
+	}
+	cancel()
+	for range 64 + 2*runtime.NumCPU() {
+		<-refused
+	}
+}
+
+// TestRevokedWhileGranting: whoever loses the right to make grants does not make another, whatever the server remembers.
+func TestRevokedWhileGranting(t *testing.T) {
+	r := newRig(t, nil)
+	key := r.newKey()
+	user := r.add("arn:aws:iam::111122223333:user/leaver", allow("kms:*", "*"))
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); r.Run(ctx) }()
+	defer func() { stop(); <-done }()
+	grant := func() error {
+		_, err := r.CreateGrant(t.Context(), user, &kms.CreateGrantRequest{KeyID: key.KeyID, GranteePrincipal: root.Principal, Operations: []string{"Decrypt"}})
+		return err
+	}
+	for range 5 { // until the server trusts what it remembers
+		must(t, grant())
+		time.Sleep(100 * time.Millisecond)
+	}
+	arn, err := kms.ParsePrincipalARN(user.Principal)
+	must(t, err)
+	must(t, r.admin().DeletePolicy(t.Context(), arn, "p0"))
+	if err := grant(); !errors.Is(err, kms.AccessDenied) {
+		t.Errorf("right after the policy was taken away: %v", err)
 	}
 }

@@ -8,7 +8,7 @@ type GenerateDataKeyRequest struct {
 	EncryptionContext map[string]string `json:"EncryptionContext"`
 	NumberOfBytes     *int32            `json:"NumberOfBytes" aws:"min=1,max=1024"`
 	KeySpec           string            `json:"KeySpec" aws:"enum=AES_256|AES_128"`
-	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
+	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192,sensitive"`
 	Recipient         *Recipient        `json:"Recipient"`
 	DryRun            bool              `json:"DryRun"`
 }
@@ -38,7 +38,7 @@ type GenerateDataKeyWithoutPlaintextRequest struct {
 	EncryptionContext map[string]string `json:"EncryptionContext"`
 	KeySpec           string            `json:"KeySpec" aws:"enum=AES_256|AES_128"`
 	NumberOfBytes     *int32            `json:"NumberOfBytes" aws:"min=1,max=1024"`
-	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
+	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192,sensitive"`
 	DryRun            bool              `json:"DryRun"`
 }
 

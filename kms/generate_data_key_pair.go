@@ -3,6 +3,8 @@ package kms
 import (
 	"context"
 	"fmt"
+	"sync"
+	"time"
 
 	"strongroom/keyspec"
 )
@@ -12,7 +14,7 @@ type GenerateDataKeyPairRequest struct {
 	EncryptionContext map[string]string `json:"EncryptionContext"`
 	KeyID             string            `json:"KeyId" aws:"required,min=1,max=2048"`
 	KeyPairSpec       keyspec.Spec      `json:"KeyPairSpec" aws:"required"`
-	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
+	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192,sensitive"`
 	Recipient         *Recipient        `json:"Recipient"`
 	DryRun            bool              `json:"DryRun"`
 }
@@ -45,7 +47,7 @@ type GenerateDataKeyPairWithoutPlaintextRequest struct {
 	EncryptionContext map[string]string `json:"EncryptionContext"`
 	KeyID             string            `json:"KeyId" aws:"required,min=1,max=2048"`
 	KeyPairSpec       keyspec.Spec      `json:"KeyPairSpec" aws:"required"`
-	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
+	GrantTokens       []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192,sensitive"`
 	DryRun            bool              `json:"DryRun"`
 }
 
@@ -97,9 +99,17 @@ func (s *Service) dataKeyPair(ctx context.Context, who Caller, action string, re
 	if err != nil {
 		return nil, err
 	}
-	pair, err := s.makePair(ctx, req.KeyPairSpec)
+	began := time.Now()
+	pair, err := s.makePair(ctx, who, req.KeyPairSpec)
 	if err != nil {
 		return nil, err
+	}
+	// Who lost the right to the key while the primes were searched for does not get them under it.
+	if time.Since(began) > trustSpan {
+		if key, err = s.open(ctx, who, a); err != nil {
+			pair.Wipe()
+			return nil, err
+		}
 	}
 	blob, err := key.seal(ctx, pair.Private, req.EncryptionContext)
 	if err != nil {
@@ -120,8 +130,13 @@ var errNoSM2 = errorf(Unsupported, "KeySpec SM2 is not supported in this Region"
 
 // makePair makes a pair. A search for primes waits for its turn and, once begun, cannot be interrupted, so a caller who went away is noticed
 // before it.
-func (s *Service) makePair(ctx context.Context, spec keyspec.Spec) (*keyspec.Pair, error) {
+func (s *Service) makePair(ctx context.Context, who Caller, spec keyspec.Spec) (*keyspec.Pair, error) {
 	if spec.SearchesPrimes() {
+		leave, err := s.searches.enter(who.owner())
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
 		select {
 		case s.primes <- struct{}{}:
 			defer func() { <-s.primes }()
@@ -137,4 +152,33 @@ func (s *Service) makePair(ctx context.Context, spec keyspec.Spec) (*keyspec.Pai
 		return nil, fmt.Errorf("generate a %s pair: %w", spec, err)
 	}
 	return pair, nil
+}
+
+// maxSearches is how many searches for primes one principal may have running and waiting. More would only make others wait for it.
+const maxSearches = 64
+
+// searches counts searches for primes by principal. It is safe for concurrent use.
+type searches struct {
+	mu sync.Mutex // held for a look into a map
+	of map[string]int
+}
+
+// enter counts one more search of a principal, until leave is called.
+func (s *searches) enter(principal string) (leave func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of[principal] >= maxSearches {
+		return nil, errThrottled
+	}
+	if s.of == nil {
+		s.of = make(map[string]int)
+	}
+	s.of[principal]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.of[principal]--; s.of[principal] == 0 {
+			delete(s.of, principal)
+		}
+	}, nil
 }

@@ -74,6 +74,9 @@ func (o GrantOperations) names() []string {
 // where a pair is its name in lower case and its value, each preceded by its length.
 type GrantMatch [16]byte
 
+// AnyMatch stands for every match, where grants are asked for. No grant is found by it alone.
+var AnyMatch = GrantMatch{0xff}
+
 // Match returns what g is found by.
 func (g *Grant) Match() GrantMatch {
 	switch c := g.Constraint; {
@@ -95,25 +98,28 @@ func (g *Grant) Match() GrantMatch {
 }
 
 // grantMatches returns what the grants that can be for an encryption context are found by.
-func grantMatches(context map[string]string) []GrantMatch {
-	matches := []GrantMatch{{}, equalsMatch(context)}
-	for _, p := range foldedPairs(context) {
-		if m := pairMatch(p); !slices.Contains(matches, m) {
-			matches = append(matches, m)
+func grantMatches(context []pair) []GrantMatch {
+	matches := []GrantMatch{{}, hashMatch(1, context...)}
+	for i, p := range context {
+		if i == 0 || p != context[i-1] {
+			matches = append(matches, pairMatch(p))
 		}
 	}
 	return matches
 }
 
 // allows reports whether a request with this encryption context is within the constraint.
-func (c GrantConstraint) allows(context map[string]string) bool {
+func (c GrantConstraint) allows(context []pair) bool {
 	switch {
 	case c.SourceArn != "":
 		return false
 	case c.Equals != nil:
-		return slices.Equal(foldedPairs(c.Equals), foldedPairs(context))
-	case c.Subset != nil:
-		return isSubset(foldedPairs(c.Subset), foldedPairs(context))
+		return len(c.Equals) == len(context) && slices.Equal(foldedPairs(c.Equals), context)
+	}
+	for name, value := range c.Subset {
+		if _, ok := slices.BinarySearchFunc(context, pair{strings.ToLower(name), value}, pair.compare); !ok {
+			return false
+		}
 	}
 	return true
 }

@@ -3,6 +3,8 @@ package kms
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"strongroom/kms/policy"
 )
@@ -13,6 +15,7 @@ type identity struct {
 	id       string       // unique: "AIDA…", "AROA…", or the account for its root
 	tags     map[string]string
 	policies []policy.Named
+	texts    []NamedPolicy // of policies
 }
 
 // identity returns what is known of who, from memory where that can be trusted. A principal that is not there any more is refused, whatever policies
@@ -39,7 +42,7 @@ func (s *Service) identity(ctx context.Context, who Caller) (*identity, error) {
 		if err != nil {
 			return nil, err
 		}
-		id := &identity{arn: arn, id: p.ID, tags: p.Tags}
+		id := &identity{arn: arn, id: p.ID, tags: p.Tags, texts: p.Policies}
 		for _, n := range p.Policies {
 			d, err := policy.Parse(policy.IdentityPolicy, n.Text)
 			if err != nil {
@@ -50,4 +53,19 @@ func (s *Service) identity(ctx context.Context, who Caller) (*identity, error) {
 		}
 		return id, nil
 	})
+}
+
+// unchanged returns ErrConflict or ErrNotStored unless the principal is, in the transaction, what id says: the same one, with the same tags and policies.
+func (id *identity) unchanged(tx Tx) error {
+	if id.arn.IsRoot() {
+		return nil
+	}
+	now, err := tx.Principal(id.arn.Account, id.arn.Kind, id.arn.Name)
+	if err != nil {
+		return err
+	}
+	if now.ID != id.id || !maps.Equal(now.Tags, id.tags) || !slices.Equal(now.Policies, id.texts) {
+		return ErrConflict
+	}
+	return nil
 }

@@ -157,6 +157,14 @@ type SystemKey struct {
 	Ref  hsm.Ref // nil while it is being made
 }
 
+// An AuditAnchor is what the audit log was when it was last signed, kept where whoever can write the log's files cannot change it.
+type AuditAnchor struct {
+	Log      string // UUID of the chain
+	Sequence uint64
+	Hash     [32]byte
+	File     int // number of the newest file
+}
+
 // A Deployment says what a store belongs to. A store has exactly one, written by Init.
 type Deployment struct {
 	ID          string // UUID

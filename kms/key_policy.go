@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"strconv"
+
+	"strongroom/kms/policy"
 )
 
 // onlyPolicy is the name of the one policy that a key has.
@@ -49,13 +51,9 @@ func (s *Service) PutKeyPolicy(ctx context.Context, who Caller, req *PutKeyPolic
 		}
 	}
 	err = s.update(ctx, func(tx Tx) error {
-		now, err := tx.Key(key.ID)
-		if err != nil {
+		// Whoever lost the right meanwhile must not get it back by this.
+		if err := key.unchanged(tx, nil); err != nil {
 			return err
-		}
-		// The policy that allowed this must still be the key's: whoever lost the right meanwhile must not get it back by this.
-		if !now.State.visible() || now.Policy != key.Policy {
-			return ErrConflict
 		}
 		return tx.SetPolicy(key.ID, req.Policy)
 	})
@@ -78,7 +76,7 @@ type GetKeyPolicyResponse struct {
 	PolicyName string `json:"PolicyName"`
 }
 
-// GetKeyPolicy returns the policy of a key as it was written.
+// GetKeyPolicy returns the policy of a key, in the form that AWS KMS gives it.
 func (s *Service) GetKeyPolicy(ctx context.Context, who Caller, req *GetKeyPolicyRequest) (*GetKeyPolicyResponse, error) {
 	key, err := s.open(ctx, who, manage("kms:GetKeyPolicy", req.KeyID, anyState))
 	if err != nil {
@@ -87,7 +85,7 @@ func (s *Service) GetKeyPolicy(ctx context.Context, who Caller, req *GetKeyPolic
 	if err := checkPolicyName(req.PolicyName); err != nil {
 		return nil, err
 	}
-	return &GetKeyPolicyResponse{Policy: key.Policy, PolicyName: onlyPolicy}, nil
+	return &GetKeyPolicyResponse{Policy: policy.Format(key.Policy, s.partition), PolicyName: onlyPolicy}, nil
 }
 
 // ListKeyPoliciesRequest is the input of ListKeyPolicies.

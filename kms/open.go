@@ -31,8 +31,38 @@ type access struct {
 	// fromCiphertext says that the key was named by a ciphertext and not by the caller.
 	fromCiphertext bool
 
-	alias string    // that the request named the key by, set by resolve
-	now   time.Time // of the decision, set by at
+	alias  string    // that the request named the key by, set by resolve
+	now    time.Time // of the decision, set by at
+	folded []pair    // context, set by pairs
+
+	identity *identity // of the caller, set when it was asked what policies say
+}
+
+// maxContext bounds an encryption context, in bytes of its names and values with four for the length of each. AWS KMS documents no bound of its own
+// than that of the request; here each condition and each grant looks at all of it.
+const maxContext = 8192
+
+// checkRequest refuses what can be refused without looking at anything: grant tokens that are none, and too large an encryption context.
+func (a *access) checkRequest() error {
+	if !a.cryptographic {
+		return checkGrantTokens(a.grantTokens)
+	}
+	size := 0
+	for name, value := range a.context {
+		size += len(name) + len(value) + 8
+	}
+	if size > maxContext {
+		return errorf(Validation, "The encryption context is too large: it has %d bytes, and may have %d.", size, maxContext)
+	}
+	return checkGrantTokens(a.grantTokens)
+}
+
+// pairs returns the encryption context in the form that grants are compared in.
+func (a *access) pairs() []pair {
+	if a.folded == nil {
+		a.folded = foldedPairs(a.context)
+	}
+	return a.folded
 }
 
 // use returns an access of a cryptographic operation, with what all of them have in common.
@@ -65,6 +95,7 @@ type openKey struct {
 	*Key
 	ARN    string
 	device hsm.Device
+	caller *identity // as it was when the gate let it pass
 }
 
 // symmetricDefault is the one key spec, and the one encryption algorithm, of the keys here: AES-256-GCM.
@@ -73,7 +104,7 @@ const symmetricDefault = "SYMMETRIC_DEFAULT"
 // open is the gate: the only way from a request to a key. It finds the key, decides whether who may do what a says, checks the operation's own
 // conditions, the state of the key and the algorithm, in that order, and, for a dry run, stops there with DryRunSucceeded.
 func (s *Service) open(ctx context.Context, who Caller, a access) (*openKey, error) {
-	if err := checkGrantTokens(a.grantTokens); err != nil {
+	if err := a.checkRequest(); err != nil {
 		return nil, err
 	}
 	key, err := s.resolve(ctx, who, &a)
@@ -90,7 +121,7 @@ func (s *Service) openResolved(ctx context.Context, who Caller, a access, key *K
 	if err := s.authorize(ctx, who, &a, key); err != nil {
 		return nil, err
 	}
-	k := &openKey{Key: key, ARN: arn, device: s.device}
+	k := &openKey{Key: key, ARN: arn, device: s.device, caller: a.identity}
 	if a.check != nil {
 		if err := a.check(key); err != nil {
 			return nil, err

@@ -14,7 +14,7 @@ type ReEncryptRequest struct {
 	DestinationEncryptionContext   map[string]string `json:"DestinationEncryptionContext"`
 	SourceEncryptionAlgorithm      string            `json:"SourceEncryptionAlgorithm" aws:"enum=SYMMETRIC_DEFAULT|RSAES_OAEP_SHA_1|RSAES_OAEP_SHA_256|SM2PKE"`
 	DestinationEncryptionAlgorithm string            `json:"DestinationEncryptionAlgorithm" aws:"enum=SYMMETRIC_DEFAULT|RSAES_OAEP_SHA_1|RSAES_OAEP_SHA_256|SM2PKE"`
-	GrantTokens                    []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192"`
+	GrantTokens                    []string          `json:"GrantTokens" aws:"max=10,item.min=1,item.max=8192,sensitive"`
 	DryRun                         bool              `json:"DryRun"`
 	DryRunModifiers                []string          `json:"DryRunModifiers" aws:"item.enum=IGNORE_CIPHERTEXT"`
 }
@@ -44,7 +44,9 @@ func (s *Service) ReEncrypt(ctx context.Context, who Caller, req *ReEncryptReque
 	a.algorithm = req.SourceEncryptionAlgorithm
 	b := use("kms:ReEncryptTo", req.DestinationKeyID, req.DestinationEncryptionContext, req.GrantTokens, req.DryRun)
 	b.algorithm = req.DestinationEncryptionAlgorithm
-	same := condition{"kms:reencryptonsamekey", []string{strconv.FormatBool(s.sameKey(ctx, who, a, b, req.CiphertextBlob))}}
+	// The destination is found first, because conditions on either key ask whether they are one, but refused in its turn.
+	destination, missing := s.resolve(ctx, who, &b)
+	same := condition{"kms:reencryptonsamekey", []string{strconv.FormatBool(missing == nil && s.isSource(ctx, who, a, req.CiphertextBlob, destination))}}
 	a.conditions, b.conditions = []condition{same}, []condition{same}
 
 	from, h, sealed, err := s.openSource(ctx, who, a, source{
@@ -54,7 +56,13 @@ func (s *Service) ReEncrypt(ctx context.Context, who Caller, req *ReEncryptReque
 	if err != nil {
 		return nil, err
 	}
-	to, err := s.open(ctx, who, b)
+	if err := b.checkRequest(); err != nil {
+		return nil, err
+	}
+	if missing != nil {
+		return nil, missing
+	}
+	to, err := s.openResolved(ctx, who, b, destination)
 	if err != nil {
 		return nil, err
 	}
@@ -78,17 +86,11 @@ func (s *Service) ReEncrypt(ctx context.Context, who Caller, req *ReEncryptReque
 	}, nil
 }
 
-// sameKey reports whether a ReEncrypt is from a key to itself, as far as that can be said before either is opened: a key that cannot be found is refused later,
-// in its turn.
-func (s *Service) sameKey(ctx context.Context, who Caller, from, to access, blob []byte) bool {
-	destination, err := s.resolve(ctx, who, &to)
-	if err != nil {
-		return false
+// isSource reports whether a ReEncrypt is from a key to itself: from the key that the ciphertext names, or without a ciphertext from the one that the request does.
+func (s *Service) isSource(ctx context.Context, who Caller, from access, blob []byte, destination *Key) bool {
+	if h, _, err := parseCiphertext(blob); err == nil {
+		return h.key == destination.ID
 	}
-	if from.keyID != "" {
-		source, err := s.resolve(ctx, who, &from)
-		return err == nil && source.ID == destination.ID
-	}
-	h, _, err := parseCiphertext(blob)
-	return err == nil && h.key == destination.ID
+	source, err := s.resolve(ctx, who, &from)
+	return err == nil && source.ID == destination.ID
 }

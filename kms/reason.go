@@ -20,11 +20,26 @@ func (s *Service) reason(q policy.Question, p policy.Policies, more func() strin
 	if more != nil && !d.Explicit {
 		parts = append(parts, more())
 	}
-	return strings.Join(parts, "; ")
+	return clip(strings.Join(parts, "; "), maxReason)
 }
 
-// maxReasons bounds a line of the log.
-const maxReasons = 8
+// Bounds of a line of the log. Who is denied has a say in what is in it.
+const (
+	maxReasons = 8    // statements
+	maxTests   = 4    // of a statement
+	maxReason  = 4096 // bytes
+)
+
+// clip returns at most about n bytes of s.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
+}
+
+// quoted returns the beginning of s in quotes.
+func quoted(s string, n int) string { return fmt.Sprintf("%q", clip(s, n)) }
 
 var reasons = map[policy.Reason]string{
 	policy.NoKeyPolicyAllows:       "no statement of the key policy allows it",
@@ -60,7 +75,11 @@ func describeStep(step policy.Step) string {
 		return fmt.Sprintf("%s does not apply: %s", at, step.Missed)
 	}
 	var tests []string
-	for _, f := range step.Failed {
+	for i, f := range step.Failed {
+		if i == maxTests {
+			tests = append(tests, "…")
+			break
+		}
 		has := "does not have it"
 		if f.Actual != nil {
 			has = "has " + showValues(f.Actual)
@@ -75,10 +94,7 @@ func showValues(values []string) string {
 	const most, longest = 8, 200
 	var parts []string
 	for _, v := range values[:min(len(values), most)] {
-		if len(v) > longest {
-			v = v[:longest] + "…"
-		}
-		parts = append(parts, fmt.Sprintf("%q", v))
+		parts = append(parts, quoted(v, longest))
 	}
 	if len(values) > most {
 		parts = append(parts, "…")

@@ -37,7 +37,7 @@ func (s *Service) RevokeGrant(ctx context.Context, who Caller, req *RevokeGrantR
 
 // RetireGrantRequest is the input of RetireGrant.
 type RetireGrantRequest struct {
-	GrantToken string `json:"GrantToken" aws:"min=1,max=8192"`
+	GrantToken string `json:"GrantToken" aws:"min=1,max=8192,sensitive"`
 	KeyID      string `json:"KeyId" aws:"min=1,max=2048"`
 	GrantID    string `json:"GrantId" aws:"min=1,max=128"`
 	DryRun     bool   `json:"DryRun"`
@@ -76,10 +76,10 @@ func (s *Service) RetireGrant(ctx context.Context, who Caller, req *RetireGrantR
 	switch {
 	case key.Account != who.Account:
 		return nil, s.denyForeign(who, a.action, reason)
-	case g == nil && !d.Explicit:
+	case g == nil && d.IdentityAllows:
 		return nil, noGrant(id)
 	case d.Explicit || !d.IdentityAllows:
-		return nil, s.denyIdentity(who, a.action, arn, d, reason)
+		return nil, s.denyIdentity(who, a.action, "resource: "+arn, d, reason)
 	}
 	return nil, denied(reason, "User: %s is not authorized to perform: %s on resource: %s because no resource-based policy allows the %s action",
 		who.Principal, a.action, arn, a.action)

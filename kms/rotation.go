@@ -142,7 +142,7 @@ func (s *Service) resumeRotation(ctx context.Context, id KeyID, now time.Time) e
 	switch {
 	case m == nil || !key.State.visible():
 		return nil // not pending any more, or being destroyed
-	case m.Created.Add(handOver).After(now):
+	case m.Created.Add(handOver).After(now) && !m.Created.After(now): // one from the future was begun before a clock was set back
 		return nil
 	case key.State == StatePendingDeletion && key.DeletionDate.Before(now.Add(destroyedSoon)):
 		return nil
@@ -176,15 +176,4 @@ func (s *Service) rotateDue(ctx context.Context, id KeyID, now time.Time) error 
 // rotationEvery returns a Rotation that is due for the first time when the period is over.
 func rotationEvery(days int, now time.Time) Rotation {
 	return Rotation{Days: days, Next: now.UTC().Truncate(time.Millisecond).AddDate(0, 0, days)}
-}
-
-// catchUp has the key of a ciphertext read anew if what is remembered of the key is without the material: another node may have rotated it a moment ago,
-// and what that node encrypts since must open here. An error is met again by whoever asks for the key next.
-func (s *Service) catchUp(ctx context.Context, h header) {
-	if !s.trusted() {
-		return // it will be read anyway
-	}
-	if key, err := s.key(ctx, h.key); err == nil && key.material(h.material) == nil {
-		s.readKey(ctx, h.key, false)
-	}
 }

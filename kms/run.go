@@ -178,7 +178,7 @@ func (s *Service) beginDestruction(ctx context.Context, id KeyID, now time.Time)
 			return err
 		}
 		for _, a := range aliases {
-			if err := tx.DeleteAlias(a.Account, a.Name); err != nil {
+			if err := tx.DeleteAlias(a.Account, a.Name, id); err != nil {
 				return err
 			}
 		}

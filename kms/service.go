@@ -69,10 +69,12 @@ type Service struct {
 	trustedUntil atomic.Int64
 
 	// primes bounds how many searches for RSA primes run at once: more than one a core would only make each caller wait longer.
-	primes chan struct{}
+	primes   chan struct{}
+	searches searches
 
-	usage   *usage
-	limiter *limiter
+	usage    *usage
+	limiter  *limiter
+	recorded int64 // the last event that went from the store into the audit log
 }
 
 // New returns the service of the deployment in o.Store. It returns an error that is ErrNotStored if there is none: [Init] makes one.

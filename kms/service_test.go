@@ -77,6 +77,8 @@ func newRig(t testing.TB, device hsm.Device) *rig {
 	s, err := kms.New(t.Context(), kms.Options{Device: device, Store: db, Audit: r.audit, Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	r.Service = s
+	must(t, s.RecordEvents(t.Context())) // of Init
+	r.audit.records = nil
 	return r
 }
 

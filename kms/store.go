@@ -59,6 +59,10 @@ type Tx interface {
 	// SetSystemKeyRef stores the Ref of a key that was inserted without one. It returns ErrConflict if it has one.
 	SetSystemKeyRef(name string, ref hsm.Ref) error
 
+	AuditAnchor() (*AuditAnchor, error)
+	// SetAuditAnchor stores an anchor in place of the one before. It is no change to Generation.
+	SetAuditAnchor(a *AuditAnchor) error
+
 	// InsertAccount returns ErrConflict if the account is there.
 	InsertAccount(id string, created time.Time) error
 	Account(id string) (*Account, error)
@@ -144,7 +148,8 @@ type Tx interface {
 	InsertAlias(a *Alias) error
 	// MoveAlias points an alias at another key. It returns ErrConflict if the alias does not point at from.
 	MoveAlias(account, name string, from, to KeyID, now time.Time) error
-	DeleteAlias(account, name string) error
+	// DeleteAlias drops an alias. It returns ErrConflict if the alias does not point at from.
+	DeleteAlias(account, name string, from KeyID) error
 
 	// InsertGrant returns ErrConflict if the id is taken.
 	InsertGrant(g *Grant) error
@@ -153,9 +158,9 @@ type Tx interface {
 	Grants(key KeyID, grantee, after string, limit int) ([]Grant, error)
 	// RetirableGrants lists the grants on any key that name a retiring principal, by id.
 	RetirableGrants(retiring, after string, limit int) ([]Grant, error)
-	// NamedGrants returns the grants of a key that have a name.
-	NamedGrants(key KeyID, name string) ([]Grant, error)
-	// FindGrants returns grants of a key to a grantee that are found by match and are for an operation, in no order.
+	// NamedGrants returns the grants that have g's key, name, grantee, match and operations.
+	NamedGrants(g *Grant) ([]Grant, error)
+	// FindGrants returns grants of a key to a grantee that are found by match, or any with AnyMatch, and are for an operation, in no order.
 	FindGrants(key KeyID, grantee string, match GrantMatch, operation GrantOperations, limit int) ([]Grant, error)
 	CountGrants(key KeyID) (int, error)
 	DeleteGrant(key KeyID, id string) error

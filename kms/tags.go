@@ -60,13 +60,11 @@ type TagResourceRequest struct {
 
 // TagResource adds tags to a key. A tag of a name that the key has replaces the value.
 func (s *Service) TagResource(ctx context.Context, who Caller, req *TagResourceRequest) (*Empty, error) {
-	tags, err := tagMap(req.Tags)
-	if err != nil {
-		return nil, err
-	}
+	tags, fault := tagMap(req.Tags)
 	a := manage("kms:TagResource", req.KeyID, notPending)
 	a.conditions = tagConditions(tags)
-	_, err = s.change(ctx, who, a, func(tx Tx, now *Key) error {
+	a.check = func(*Key) error { return fault } // the key and the right to it come first
+	_, err := s.change(ctx, who, a, func(tx Tx, now *Key) error {
 		merged := maps.Clone(tags)
 		maps.Copy(merged, now.Tags)
 		if len(merged) > maxTags {
@@ -89,7 +87,9 @@ func (s *Service) UntagResource(ctx context.Context, who Caller, req *UntagResou
 	if len(req.TagKeys) > 0 {
 		a.conditions = []condition{{"aws:tagkeys", req.TagKeys}}
 	}
-	_, err := s.change(ctx, who, a, func(tx Tx, now *Key) error { return tx.DeleteTags(now.ID, req.TagKeys) })
+	_, err := s.change(ctx, who, a, func(tx Tx, now *Key) error {
+		return tx.DeleteTags(now.ID, slices.DeleteFunc(slices.Sorted(maps.Keys(now.Tags)), func(name string) bool { return !slices.Contains(req.TagKeys, name) }))
+	})
 	return &Empty{}, err
 }
 

@@ -13,7 +13,7 @@ import (
 type Class uint8
 
 const (
-	Symmetric  Class = iota // Encrypt, Decrypt, ReEncrypt, GenerateDataKey, GenerateRandom
+	Symmetric  Class = iota // all that uses a key, and GenerateRandom
 	PairsRSA                // data key pairs that need a search for primes
 	PairsOther              // all other data key pairs
 	Reads                   // Describe, Get, List
@@ -29,14 +29,9 @@ type Limits [classEnd]float64
 // be able to queue up hours of it.
 var DefaultLimits = Limits{Symmetric: 100_000, PairsRSA: 500, PairsOther: 20_000, Reads: 20_000, Changes: 5_000}
 
-// noClass is for operations that count themselves, once they know more.
-const noClass = classEnd
-
-// classOf returns the class of an operation. Pairs are told apart by their spec, when that is known.
+// classOf returns the class of an operation. Pairs are counted as what they are besides, when their spec is known.
 func classOf(operation string) Class {
 	switch {
-	case strings.HasPrefix(operation, "GenerateDataKeyPair"):
-		return noClass
 	case strings.HasPrefix(operation, "GenerateDataKey"), operation == "Encrypt", operation == "Decrypt", operation == "ReEncrypt", operation == "GenerateRandom":
 		return Symmetric
 	case readOnly[operation]:
@@ -55,11 +50,13 @@ func classOfPair(spec keyspec.Spec) Class {
 
 // throttle counts a request, and refuses it if there were too many of its class.
 func (s *Service) throttle(who Caller, class Class) error {
-	if class == noClass || s.limiter.allow(who.owner(), class, time.Since(s.start)) {
+	if s.limiter.allow(who.owner(), class, time.Since(s.start)) {
 		return nil
 	}
-	return errorf(Throttled, "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.")
+	return errThrottled
 }
+
+var errThrottled = errorf(Throttled, "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.")
 
 // A limiter counts requests by the generic cell rate algorithm: for each principal and class it remembers the one moment at which the request now let through
 // would have come if all had come evenly. It is safe for concurrent use.

@@ -28,6 +28,7 @@ type trail struct {
 	response   any    // what the record shows of the answer
 	additional map[string]any
 	resources  []audit.Resource
+	grants     []string
 	uses       []KeyID
 }
 
@@ -39,10 +40,10 @@ func (t *trail) resource(account, arn string) {
 	t.resources = append(t.resources, audit.Resource{ARN: arn, AccountID: account, Type: "AWS::KMS::Key"})
 }
 
-// grant notes the grant that allowed the request, if one did.
+// grant notes a grant that allowed the request, if one did: ReEncrypt may need two.
 func (t *trail) grant(g *Grant) {
-	if g != nil {
-		t.add("grantId", g.ID)
+	if t != nil && g != nil && !slices.Contains(t.grants, g.ID) {
+		t.grants = append(t.grants, g.ID)
 	}
 }
 
@@ -138,6 +139,12 @@ func (s *Service) Record(ctx context.Context, who Caller, code, message string) 
 		if r.ResponseElements, err = json.Marshal(t.response); err != nil {
 			return fmt.Errorf("encode the record: %w", err)
 		}
+	}
+	switch {
+	case len(t.grants) == 1:
+		t.add("grantId", t.grants[0])
+	case len(t.grants) > 1:
+		t.add("grantIds", t.grants)
 	}
 	if t.additional != nil {
 		if r.AdditionalEventData, err = json.Marshal(t.additional); err != nil {

@@ -23,7 +23,7 @@ var (
 	updateAlias = define("update table alias", `
 		UPDATE alias SET key_id = $1, updated = $2 WHERE account = $3 AND name = $4 AND key_id = $5`)
 	deleteAlias = define("delete from table alias", `
-		DELETE FROM alias WHERE account = $1 AND name = $2`)
+		DELETE FROM alias WHERE account = $1 AND name = $2 AND key_id = $3`)
 	deleteAliases = define("delete from table alias", `DELETE FROM alias WHERE key_id = $1`)
 )
 
@@ -70,6 +70,13 @@ func (t *tx) MoveAlias(account, name string, from, to kms.KeyID, now time.Time) 
 	return conflict(updateAlias, name)
 }
 
-func (t *tx) DeleteAlias(account, name string) error {
-	return t.change(deleteAlias, name, account, name)
+func (t *tx) DeleteAlias(account, name string, from kms.KeyID) error {
+	n, err := t.exec(deleteAlias, name, account, name, from.String())
+	if err != nil || n > 0 {
+		return err
+	}
+	if _, err := t.Alias(account, name); err != nil {
+		return err
+	}
+	return conflict(deleteAlias, name)
 }

@@ -283,3 +283,20 @@ func testQuiet(t *testing.T, a, b kms.Store) {
 		})
 	}
 }
+
+func testAuditAnchor(t *testing.T, a, b kms.Store) {
+	view(t, a, func(tx kms.Tx) error {
+		_, err := tx.AuditAnchor()
+		want(t, err, kms.ErrNotStored)
+		return nil
+	})
+	for i := range 3 {
+		anchor := &kms.AuditAnchor{Log: "log", Sequence: uint64(10 + i), Hash: [32]byte{byte(i)}, File: 1 + i}
+		update(t, a, func(tx kms.Tx) error { return tx.SetAuditAnchor(anchor) })
+		view(t, b, func(tx kms.Tx) error {
+			got, err := tx.AuditAnchor()
+			same(t, got, anchor)
+			return err
+		})
+	}
+}

@@ -66,6 +66,7 @@ func testStore(t *testing.T, open func(t *testing.T) (a, b kms.Store)) {
 		{"visible at once", testVisible},
 		{"generation", testGeneration},
 		{"what raises the generation", testLoud},
+		{"audit anchor", testAuditAnchor},
 		{"what does not raise the generation", testQuiet},
 		{"exactly one change of state wins", testOneWins},
 		{"no update is lost", testNoLostUpdate},
@@ -519,9 +520,10 @@ func testAliases(t *testing.T, a, b kms.Store) {
 		return err
 	})
 	update(t, a, func(tx kms.Tx) error {
-		want(t, tx.DeleteAlias(account, "alias/none"), kms.ErrNotStored)
-		want(t, tx.DeleteAlias(other, was.Name), kms.ErrNotStored)
-		return tx.DeleteAlias(account, was.Name)
+		want(t, tx.DeleteAlias(account, "alias/none", kms.KeyID{}), kms.ErrNotStored)
+		want(t, tx.DeleteAlias(other, was.Name, was.Key), kms.ErrNotStored)
+		want(t, tx.DeleteAlias(account, was.Name, was.Key), kms.ErrConflict)
+		return tx.DeleteAlias(account, was.Name, l.ID)
 	})
 	view(t, b, func(tx kms.Tx) error {
 		_, err := tx.Alias(account, was.Name)
@@ -636,7 +638,7 @@ func testViewReads(t *testing.T, a, b kms.Store) {
 }
 
 // quiet are the methods that are no change to the generation.
-var quiet = []string{"DeleteExpired", "RecordUse", "InsertEvent", "DeleteEvents"}
+var quiet = []string{"DeleteExpired", "RecordUse", "InsertEvent", "DeleteEvents", "SetAuditAnchor"}
 
 func testLoud(t *testing.T, a, b kms.Store) {
 	things := insertThings(t, a)
@@ -692,6 +694,7 @@ func insertThings(t testing.TB, s kms.Store) things {
 	return things{key, map[string]func(kms.Tx) error{
 		"SetUsageSince":   func(tx kms.Tx) error { return tx.SetUsageSince(time.Now()) },
 		"InsertSystemKey": func(tx kms.Tx) error { return tx.InsertSystemKey(&kms.SystemKey{Name: "new", ID: newMaterialID()}) },
+		"SetAuditAnchor":  func(tx kms.Tx) error { return tx.SetAuditAnchor(&kms.AuditAnchor{Log: "log", Sequence: 1, File: 1}) },
 		"SetSystemKeyRef": func(tx kms.Tx) error { return tx.SetSystemKeyRef("fresh", hsm.Ref("x")) },
 		"InsertAccount":   func(tx kms.Tx) error { return tx.InsertAccount("777788889999", time.Now()) },
 		"InsertPrincipal": func(tx kms.Tx) error { return tx.InsertPrincipal(newPrincipal(kms.Role, "alice")) },
@@ -724,7 +727,7 @@ func insertThings(t testing.TB, s kms.Store) things {
 		"DeleteKey":      func(tx kms.Tx) error { return tx.DeleteKey(goes.ID, time.Now()) },
 		"InsertAlias":    func(tx kms.Tx) error { return tx.InsertAlias(newAlias("alias/new", key.ID)) },
 		"MoveAlias":      func(tx kms.Tx) error { return tx.MoveAlias(account, move.Name, key.ID, plain.ID, time.Now()) },
-		"DeleteAlias":    func(tx kms.Tx) error { return tx.DeleteAlias(account, drop.Name) },
+		"DeleteAlias":    func(tx kms.Tx) error { return tx.DeleteAlias(account, drop.Name, drop.Key) },
 		"InsertGrant":    func(tx kms.Tx) error { return tx.InsertGrant(newGrant(key.ID, builder)) },
 		"DeleteGrant":    func(tx kms.Tx) error { return tx.DeleteGrant(key.ID, grant.ID) },
 	}}
@@ -832,7 +835,7 @@ func testGeneration(t *testing.T, a, b kms.Store) {
 		want(t, tx.InsertKey(k), kms.ErrConflict)
 		want(t, tx.InsertAccount(account, time.Now()), kms.ErrConflict)
 		want(t, tx.SetState(k.ID, kms.StateDisabled, kms.StateEnabled, time.Time{}), kms.ErrConflict)
-		want(t, tx.DeleteAlias(account, "alias/none"), kms.ErrNotStored)
+		want(t, tx.DeleteAlias(account, "alias/none", kms.KeyID{}), kms.ErrNotStored)
 		return nil
 	})
 	check("an update that was refused everything", false)

@@ -18,10 +18,13 @@ var (
 	selectRetirableGrants = define("list table kms_grant", `
 		SELECT `+grantFields+` FROM kms_grant WHERE retiring = $1 AND id > $2 ORDER BY id LIMIT $3`)
 	selectNamedGrants = define("list table kms_grant", `
-		SELECT `+grantFields+` FROM kms_grant WHERE key_id = $1 AND name = $2 ORDER BY id`)
+		SELECT `+grantFields+` FROM kms_grant
+		WHERE key_id = $1 AND name = $2 AND grantee = $3 AND found_by = $4 AND operations = $5 ORDER BY id`)
 	selectFoundGrants = define("list table kms_grant", `
 		SELECT `+grantFields+` FROM kms_grant
 		WHERE key_id = $1 AND grantee = $2 AND found_by = $3 AND (operations & $4) <> 0 LIMIT $5`)
+	selectGrantsFor = define("list table kms_grant", `
+		SELECT `+grantFields+` FROM kms_grant WHERE key_id = $1 AND grantee = $2 AND (operations & $3) <> 0 LIMIT $4`)
 	countGrants = define("count table kms_grant", `
 		SELECT count(*) FROM kms_grant WHERE key_id = $1`)
 	insertGrant = define("insert into table kms_grant", `
@@ -60,10 +63,12 @@ func (t *tx) RetirableGrants(retiring, after string, limit int) ([]kms.Grant, er
 }
 
 // NamedGrants lists the grants by id.
-func (t *tx) NamedGrants(key kms.KeyID, name string) ([]kms.Grant, error) {
+func (t *tx) NamedGrants(like *kms.Grant) ([]kms.Grant, error) {
 	var all []kms.Grant
 	var g kms.Grant
-	err := t.rows(selectNamedGrants, key, grantColumns(&g), func() { all = append(all, g) }, key.String(), name)
+	match := like.Match()
+	err := t.rows(selectNamedGrants, like.Key, grantColumns(&g), func() { all = append(all, g) },
+		like.Key.String(), like.Name, like.Grantee, match[:], int64(like.Operations))
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +76,9 @@ func (t *tx) NamedGrants(key kms.KeyID, name string) ([]kms.Grant, error) {
 }
 
 func (t *tx) FindGrants(key kms.KeyID, grantee string, match kms.GrantMatch, operation kms.GrantOperations, limit int) ([]kms.Grant, error) {
+	if match == kms.AnyMatch {
+		return list(t, selectGrantsFor, key, limit, grantColumns, key.String(), grantee, int64(operation))
+	}
 	return list(t, selectFoundGrants, key, limit, grantColumns, key.String(), grantee, match[:], int64(operation))
 }
 

@@ -97,15 +97,24 @@ func createAccessKey(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := printAccessKey(c, s, arn, key); err != nil {
+		return hint(err, "the access key "+key.ID+" was made, and nobody has its secret:  strongroom access-key delete "+key.ID)
+	}
+	return nil
+}
+
+func printAccessKey(c *cli.Context, s *site, arn kms.PrincipalARN, key *kms.AccessKey) error {
 	if c.Bool("json") {
 		return printJSON(c, map[string]string{
 			"AccessKeyId": key.ID, "SecretAccessKey": key.Secret, "Principal": arn.String(), "Account": arn.Account, "Region": s.region,
 		})
 	}
 	note(c, "This is an access key of %s. Its secret is not shown again.", arn)
-	return printBytes(c, exports([][2]string{
+	lines := exports([][2]string{
 		{"AWS_ACCESS_KEY_ID", key.ID}, {"AWS_SECRET_ACCESS_KEY", key.Secret}, {"AWS_REGION", s.region},
-	}))
+	})
+	defer clear(lines)
+	return printBytes(c, lines)
 }
 
 // credentialJSON is what the AWS IAM API calls AccessKeyMetadata, and more.

@@ -90,26 +90,6 @@ func TestParseMoment(t *testing.T) {
 	}
 }
 
-func TestParseHead(t *testing.T) {
-	zeros := strings.Repeat("0", 64)
-	for in, ok := range map[string]bool{
-		"1:" + zeros:                    true,
-		"18446744073709551615:" + zeros: true,
-		"0:" + zeros:                    false,
-		"18446744073709551616:" + zeros: false,
-		"1:" + zeros[1:]:                false,
-		"1:" + zeros + "00":             false,
-		"1:" + zeros[:63] + "g":         false,
-		"1" + zeros:                     false,
-		"":                              false,
-	} {
-		head, err := parseHead(in)
-		if (err == nil) != ok || ok && headText(*head) != in {
-			t.Errorf("%q: %v, %v", in, head, err)
-		}
-	}
-}
-
 func TestConditions(t *testing.T) {
 	v := conditions{}
 	for in, ok := range map[string]bool{

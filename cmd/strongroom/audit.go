@@ -48,7 +48,10 @@ func printAuditKey(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	signer, err := kms.NewAuditSigner(c.Context, token, s.db)
+	signer, err := kms.FindAuditSigner(c.Context, token, s.db)
+	if errors.Is(err, kms.ErrNotStored) {
+		return hint(errors.New("this deployment has no key that signs its audit log yet"), "the first start of the server makes it")
+	}
 	if err != nil {
 		return err
 	}
@@ -57,6 +60,21 @@ func printAuditKey(c *cli.Context) error {
 		return printJSON(c, struct{ PublicKey string }{string(text)})
 	}
 	return printBytes(c, text)
+}
+
+// namedFiles returns the files of the log that the arguments name, or else of the deployment's log.
+func namedFiles(c *cli.Context) ([]string, error) {
+	names := c.Args().Slice()
+	if len(names) == 0 {
+		p, err := findPlace(c)
+		if err != nil {
+			return nil, err
+		}
+		names = []string{p.auditDir}
+	} else if c.String("dir") != "" {
+		return nil, misuse("either FILE or --dir")
+	}
+	return auditFiles(names)
 }
 
 // auditFiles returns the files of a log that are named, those of a directory for its name.

@@ -60,17 +60,7 @@ func showAudit(c *cli.Context) error {
 			}
 		}
 	}
-	names := c.Args().Slice()
-	if len(names) == 0 {
-		p, err := findPlace(c)
-		if err != nil {
-			return err
-		}
-		names = []string{p.auditDir}
-	} else if c.String("dir") != "" {
-		return misuse("either FILE or --dir")
-	}
-	files, err := auditFiles(names)
+	files, err := namedFiles(c)
 	if err != nil {
 		return err
 	}

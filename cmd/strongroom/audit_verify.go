@@ -2,13 +2,9 @@ package main
 
 import (
 	"crypto/ecdsa"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -20,9 +16,9 @@ func auditVerifyCommand() *cli.Command {
 	return localCommand(&cli.Command{
 		Name:      "verify",
 		Usage:     "prove that an audit log is as the server wrote it, or find the first line that is not",
-		ArgsUsage: "FILE|DIR…",
+		ArgsUsage: "[FILE|DIR…]",
 		Description: `Needs the files of the log, all or those from some line on, and the key that "strongroom audit key" printed; no server, no
-token, no store. For a DIR it takes all of the log's files there.
+token, no store. For a DIR it takes all of the log's files there. On the server's host --config or --dir say which log is meant.
 
 Prints what is wrong first, as FILE:LINE, and then the report. What is not yet covered by a signature could have been changed
 by whoever can write the files; and who can do that can cut lines off the end. To find that, note the head that is printed,
@@ -31,30 +27,30 @@ and require it later with --head.
 Example:  strongroom audit verify --public-key audit-key.pem /var/lib/strongroom/audit
 
 Exit codes: 0 nothing is wrong, 1 something is (or it failed, and stdout is empty), 2 used wrongly. An unfinished last line is
-not wrong: the server may just be writing it.`,
-		Flags: []cli.Flag{
+not wrong: the server may just be writing it. But it is not the line that --head requires.`,
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "public-key", Usage: "`FILE` with the key, in PEM or DER (default: public-key.pem beside the log)", TakesFile: true},
 			&cli.StringFlag{Name: "head", Usage: "the log must have the line of `SEQUENCE:HASH`, as verify printed it earlier"},
 			jsonFlag(),
 			cli.HelpFlag,
-		},
+		}, siteFlags()...),
 		Action: verifyAudit,
 	})
 }
 
 func verifyAudit(c *cli.Context) error {
-	if !c.Args().Present() {
+	if !c.Args().Present() && c.String("dir") == "" && c.String("config") == "" {
 		return hint(misuse("FILE is missing"), c.Command.HelpName+" --help")
 	}
 	var o audit.VerifyOptions
 	if text := c.String("head"); text != "" {
-		head, err := parseHead(text)
+		head, err := audit.ParseHead(text)
 		if err != nil {
 			return misuse("--head %w", err)
 		}
-		o.Head = head
+		o.Head = &head
 	}
-	files, err := auditFiles(c.Args().Slice())
+	files, err := namedFiles(c)
 	if err != nil {
 		return err
 	}
@@ -95,21 +91,6 @@ func auditKey(c *cli.Context, files []string) (*ecdsa.PublicKey, error) {
 	}
 	return key, nil
 }
-
-// parseHead reads what headText writes.
-func parseHead(s string) (*audit.Head, error) {
-	sequence, hash, _ := strings.Cut(s, ":")
-	n, err := strconv.ParseUint(sequence, 10, 64)
-	b, herr := hex.DecodeString(hash)
-	h := &audit.Head{Sequence: n}
-	if errors.Join(err, herr) != nil || n == 0 || len(b) != len(h.Hash) {
-		return nil, fmt.Errorf("%q: is not SEQUENCE:HASH, a number and 64 hexadecimal digits", s)
-	}
-	copy(h.Hash[:], b)
-	return h, nil
-}
-
-func headText(h audit.Head) string { return fmt.Sprintf("%d:%x", h.Sequence, h.Hash) }
 
 // reportJSON is the form of a report for programs.
 type reportJSON struct {
@@ -153,7 +134,7 @@ func describedReport(r *audit.Report) *reportJSON {
 		First: position(r.First), Last: position(r.Last), Signed: position(r.Sealed), Unsigned: r.Unsealed, Closed: r.Closed,
 	}
 	if r.Head.Sequence > 0 {
-		j.Head = headText(r.Head)
+		j.Head = r.Head.String()
 	}
 	if f := r.Finding; f != nil {
 		found := &findingJSON{f.Kind.String(), f.File, f.Line, f.Detail, f.Error()}
@@ -171,6 +152,17 @@ func (j *reportJSON) text() string {
 	first, until := "good", ""
 	if !j.Good {
 		first, until = "WRONG: "+printable(j.Finding.text), "before that, "
+	}
+	if j.Lines == 0 {
+		log := "not known: there is no line before that"
+		if j.Good {
+			log = "not known: there is no whole line yet"
+		}
+		rows := [][]string{{"Log", log}}
+		if j.Torn != nil {
+			rows = append(rows, []string{"Last write", j.Torn.text})
+		}
+		return first + "\n" + table(rows)
 	}
 	records := fmt.Sprintf("%s%d", until, j.Records)
 	if j.First != nil {

@@ -133,7 +133,7 @@ func explain(c *cli.Context) error {
 	} else if ok {
 		return misuse("%s", printable(refused.Detail))
 	}
-	if errors.Is(err, kms.ErrNotStored) {
+	if errors.Is(err, kms.ErrNotStored) || errors.Is(err, kms.ErrNoAction) {
 		return misuse("%w", err)
 	}
 	if err != nil {

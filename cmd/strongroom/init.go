@@ -119,6 +119,7 @@ func initialize(ctx context.Context, d deployment) error {
 	}
 	defer token.Close()
 	err = kms.Init(ctx, kms.InitOptions{
+		Operator:    operator(),
 		Device:      token,
 		TokenSerial: token.Info().Serial,
 		Store:       db,

@@ -56,6 +56,16 @@ Example:  strongroom policy put --user app encrypt policy.json --config /etc/str
 				Flags:       owner(),
 				Action:      deletePolicy,
 			}),
+			adminCommand(&cli.Command{
+				Name:      "reset-key",
+				Usage:     "put the default policy on a key that nobody can manage any more",
+				ArgsUsage: "KEYID",
+				Description: `The default policy leaves the key to its account. What the key's policy was is in the audit log, if it was set through the
+server. For all else there is strongroom key policy put.
+
+Example:  strongroom policy reset-key 1b5c0e5e-7a53-4bd8-9a2b-5d8c5a0f2f0e --config /etc/strongroom/strongroom.toml`,
+				Action: resetKeyPolicy,
+			}),
 			policyCheckCommand(),
 		},
 	}
@@ -240,4 +250,30 @@ func deletePolicy(c *cli.Context) error {
 		return err
 	}
 	return printPolicy(c, arn, args[0])
+}
+
+func resetKeyPolicy(c *cli.Context) error {
+	text, err := argument(c, "KEYID")
+	if err != nil {
+		return err
+	}
+	id, err := kms.ParseKeyID(text[strings.LastIndexByte(text, '/')+1:]) // or its ARN
+	if err != nil {
+		return misuse("%q is not a key id", text)
+	}
+	s, err := openSite(c)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.admin.ResetKeyPolicy(c.Context, id); err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return printJSON(c, struct {
+			KeyID string `json:"KeyId"`
+		}{id.String()})
+	}
+	note(c, "the key is its account's again:  strongroom key policy get %s", id)
+	return nil
 }

@@ -35,6 +35,7 @@ const (
 	writeTimeout      = 2 * time.Minute
 	idleTimeout       = 3 * time.Minute
 	maxHeaderBytes    = 64 << 10
+	anchorTimeout     = 5 * time.Second
 	requestTimeout    = 60 * time.Second               // what AWS's own clients wait for an answer, at most
 	shutdownTimeout   = requestTimeout + 5*time.Second // for requests that are being answered when the server is told to stop
 )
@@ -46,6 +47,9 @@ type rig struct {
 	token   *pkcs11.Token
 	audit   *audit.Log
 	service *kms.Service
+
+	hangups  chan os.Signal // SIGHUP, from before anything is open to after all is closed
+	attended bool           // somebody started the server on a terminal
 }
 
 // rigOptions say what openRig opens.
@@ -59,7 +63,9 @@ type rigOptions struct {
 
 // openRig opens an initialised deployment, claims its store, and makes sure that store and token belong together.
 func openRig(ctx context.Context, log *slog.Logger, o rigOptions) (*rig, error) {
-	r := &rig{log: log}
+	r := &rig{log: log, hangups: make(chan os.Signal, 1)}
+	r.attended = !signal.Ignored(unix.SIGHUP) && hasTerminal() // nohup ignores it
+	signal.Notify(r.hangups, unix.SIGHUP)
 	if err := r.open(ctx, o); err != nil {
 		r.close()
 		return nil, err
@@ -77,6 +83,7 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 	// An init that was interrupted leaves an empty store, and perhaps a token that is not prepared: say the former.
 	var deployment *kms.Deployment
 	account := ""
+	var known *kms.AuditAnchor
 	err = r.store.View(ctx, func(tx kms.Tx) (err error) {
 		if deployment, err = tx.Deployment(); err != nil {
 			return err
@@ -84,6 +91,12 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 		first, err := tx.Accounts("", 1)
 		if len(first) > 0 {
 			account = first[0].ID
+		}
+		if err != nil {
+			return err
+		}
+		if known, err = tx.AuditAnchor(); errors.Is(err, kms.ErrNotStored) {
+			return nil // nothing was signed yet
 		}
 		return err
 	})
@@ -98,6 +111,7 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 		return err
 	}
 	r.audit, err = audit.Open(audit.Options{
+		Known: anchorOf(known), Anchor: func(a audit.Anchor) { r.anchor(ctx, a) },
 		Dir: o.audit.Dir, Signer: signer, Log: r.log, Region: deployment.Region, Account: account,
 		MaxSize: int64(o.audit.MaxSize) << 20, CheckpointRecords: o.audit.CheckpointRecords,
 		CheckpointEvery: time.Duration(o.audit.CheckpointSeconds) * time.Second,
@@ -110,6 +124,26 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 		return err
 	}
 	return r.service.Recover(ctx)
+}
+
+// anchorOf returns what the log was when the store last heard of it, nil if it never did.
+func anchorOf(a *kms.AuditAnchor) *audit.Anchor {
+	if a == nil {
+		return nil
+	}
+	return &audit.Anchor{Log: a.Log, Head: audit.Head{Sequence: a.Sequence, Hash: a.Hash}, File: a.File}
+}
+
+// anchor stores what the log is now. If it cannot, the store knows an older state of the log, by which less of it is missed.
+func (r *rig) anchor(ctx context.Context, a audit.Anchor) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), anchorTimeout)
+	defer cancel()
+	err := r.store.Update(ctx, func(tx kms.Tx) error {
+		return tx.SetAuditAnchor(&kms.AuditAnchor{Log: a.Log, Sequence: a.Head.Sequence, Hash: a.Head.Hash, File: a.File})
+	})
+	if err != nil {
+		r.log.Error("could not store the head of the audit log", "head", a.Head.String(), "err", err)
+	}
 }
 
 // openStore opens the store of a deployment without claiming it.
@@ -166,6 +200,7 @@ func (r *rig) close() {
 			r.log.Error("could not close the store", "err", err)
 		}
 	}
+	signal.Stop(r.hangups)
 }
 
 // serve answers requests on l until ctx ends, then lets those in flight finish.
@@ -215,17 +250,13 @@ func (r *rig) serve(ctx context.Context, l net.Listener) error {
 // rotate begins the next file of the audit log whenever the process gets SIGHUP, until ctx ends. The same signal says that the terminal of a
 // person who started the server is gone: then it stops the server, which nobody could find any more.
 func (r *rig) rotate(ctx context.Context, stop func()) {
-	attended := !signal.Ignored(unix.SIGHUP) && hasTerminal() // nohup ignores it
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, unix.SIGHUP)
-	defer signal.Stop(hangups)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangups:
+		case <-r.hangups:
 		}
-		if attended && !hasTerminal() {
+		if r.attended && !hasTerminal() {
 			stop()
 			return
 		}

@@ -104,6 +104,26 @@ func (t *Token) probe(s *session) error {
 	return nil
 }
 
+// able returns nil if the canary does on s all that is asked of a new key. That is more than [Token.probe] sees: a token may have come to
+// forbid to encrypt but not to decrypt, and a copy in the memory of this process works while the token's storage is away.
+func (t *Token) able(s *session) error {
+	if err := t.believe(s); err != nil {
+		return err
+	}
+	found, err := t.module.find(s.handle, keyCalled(canaryID))
+	if err != nil {
+		return err
+	}
+	if len(found) != 1 {
+		return fmt.Errorf("%w: the token shows %d canary keys, where one was", hsm.ErrUnavailable, len(found))
+	}
+	if err := t.prove(s, found[0], t.canary); err != nil {
+		return unavailable("decrypting with the canary key", err)
+	}
+	_, err = t.makeRef(s, found[0], canaryID)
+	return err
+}
+
 // Check implements [hsm.Device].
 func (t *Token) Check(ctx context.Context) error {
 	const text, aad = "strongroom: this is a drill", "strongroom canary v1"

@@ -255,6 +255,16 @@ func doubtful(err error) bool {
 	}, e.Code))
 }
 
+// valueless reports whether err may mean that a key was used that has no value. SoftHSM says MECHANISM_INVALID. Answers that say that the device is
+// broken, or that the use of the key is forbidden, are not among them.
+func valueless(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && slices.Contains([]string{"C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt"}, e.Function) && slices.Contains([]uint{
+		p11.CKR_MECHANISM_INVALID, p11.CKR_MECHANISM_PARAM_INVALID, p11.CKR_KEY_TYPE_INCONSISTENT, p11.CKR_KEY_SIZE_RANGE,
+		p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED, p11.CKR_ARGUMENTS_BAD,
+	}, e.Code)
+}
+
 // unavailable makes err, whatever it is, an hsm.ErrUnavailable, with what was being done.
 func unavailable(doing string, err error) error {
 	if e, ok := errors.AsType[*Error](err); ok && e.Kind != hsm.ErrUnavailable {

@@ -48,8 +48,11 @@ func ofClass(class uint, id hsm.ID) []*p11.Attribute {
 // State says how much there is of the object of a class that is called id.
 func (t *Token) State(ctx context.Context, class uint, id hsm.ID) string {
 	attribute := uint(p11.CKA_EC_PARAMS)
-	if class == p11.CKO_PUBLIC_KEY {
+	switch class {
+	case p11.CKO_PUBLIC_KEY:
 		attribute = p11.CKA_EC_POINT
+	case p11.CKO_SECRET_KEY:
+		attribute = p11.CKA_LOCAL // comes with the value, which is not shown
 	}
 	read, err := t.AttributesOf(ctx, class, id, attribute)
 	switch {
@@ -57,7 +60,7 @@ func (t *Token) State(ctx context.Context, class uint, id hsm.ID) string {
 		return "nothing"
 	case err != nil:
 		return err.Error()
-	case len(read[0].Value) == 0:
+	case len(read[0].Value) == 0, class == p11.CKO_SECRET_KEY && read[0].Value[0] == 0:
 		return "half"
 	}
 	return "whole"

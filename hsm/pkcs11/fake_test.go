@@ -35,8 +35,9 @@ type fake struct {
 	mechanism  []uint
 	limit      uint
 	badTag     uint // what a bad tag is answered with
+	noValue    uint // what the use of a key without a value is answered with
 	short      int  // how many bytes too few are written
-	stuckOnBad bool // after a bad tag the operation stays active
+	stuckOnBad bool // after a bad tag, or the use of an object without a key, the operation stays active
 	unknown    []uint
 	forced     map[uint][]byte // attributes that keys have whatever the template says
 	forge      bool            // signatures are of something else
@@ -64,6 +65,7 @@ func newFake() *fake {
 		flags:     p11.CKF_TOKEN_INITIALIZED | p11.CKF_USER_PIN_INITIALIZED | p11.CKF_LOGIN_REQUIRED,
 		mechanism: []uint{p11.CKM_AES_KEY_GEN, p11.CKM_AES_CBC, p11.CKM_AES_GCM},
 		badTag:    p11.CKR_GENERAL_ERROR,
+		noValue:   p11.CKR_MECHANISM_INVALID,
 		forced:    map[uint][]byte{},
 	}
 }
@@ -262,7 +264,7 @@ func (f *fake) generate(template []*p11.Attribute) error {
 	if err := f.begin("C_GenerateKey", 0); err != nil {
 		return err
 	}
-	o := &fakeObject{attributes: map[uint][]byte{p11.CKA_ALWAYS_SENSITIVE: {1}, p11.CKA_NEVER_EXTRACTABLE: {1}}}
+	o := &fakeObject{attributes: map[uint][]byte{p11.CKA_LOCAL: {1}, p11.CKA_ALWAYS_SENSITIVE: {1}, p11.CKA_NEVER_EXTRACTABLE: {1}}}
 	for _, a := range template {
 		if slices.Contains(f.unknown, a.Type) {
 			return fault("C_GenerateKey", p11.Error(p11.CKR_ATTRIBUTE_TYPE_INVALID))
@@ -409,7 +411,7 @@ func (f *fake) random(_ context.Context, p []byte) error {
 func (f *fake) encrypt(s p11.SessionHandle, h p11.ObjectHandle, iv *[hsm.IVSize]byte, out, plaintext, aad []byte) (int, error) {
 	o, err := f.cipher("C_Encrypt", s, h)
 	if err == nil && o.aead == nil {
-		err = fault("C_EncryptInit", p11.Error(p11.CKR_KEY_TYPE_INCONSISTENT))
+		err = f.unusable("C_EncryptInit", s, o)
 	}
 	if err != nil {
 		return 0, err
@@ -420,21 +422,34 @@ func (f *fake) encrypt(s p11.SessionHandle, h p11.ObjectHandle, iv *[hsm.IVSize]
 func (f *fake) decrypt(s p11.SessionHandle, h p11.ObjectHandle, iv *[hsm.IVSize]byte, out, ciphertext, aad []byte) (int, error) {
 	o, err := f.cipher("C_Decrypt", s, h)
 	if err == nil && o.aead == nil {
-		err = fault("C_DecryptInit", p11.Error(p11.CKR_KEY_TYPE_INCONSISTENT))
+		err = f.unusable("C_DecryptInit", s, o)
 	}
 	if err != nil {
 		return 0, err
 	}
 	opened, err := o.aead.Open(nil, iv[:], ciphertext, aad)
 	if err != nil {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if session := f.sessions[s]; session != nil {
-			session.active = f.stuckOnBad
-		}
+		f.stick(s)
 		return 0, fault("C_Decrypt", p11.Error(f.badTag))
 	}
 	return copy(out, opened) - f.short, nil
+}
+
+// unusable answers the use of an object without an AES key.
+func (f *fake) unusable(function string, s p11.SessionHandle, o *fakeObject) error {
+	if o.signer != nil {
+		return fault(function, p11.Error(p11.CKR_KEY_TYPE_INCONSISTENT))
+	}
+	f.stick(s)
+	return fault(function, p11.Error(f.noValue))
+}
+
+func (f *fake) stick(s p11.SessionHandle) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if session := f.sessions[s]; session != nil {
+		session.active = f.stuckOnBad
+	}
 }
 
 func (f *fake) cipher(function string, s p11.SessionHandle, h p11.ObjectHandle) (*fakeObject, error) {

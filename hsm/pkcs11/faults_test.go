@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -450,6 +451,171 @@ func TestGenerateRace(t *testing.T) {
 	want(t, err, hsm.ErrNoKey, "2 objects")
 	if err := token.Destroy(t.Context(), id); err != nil || f.has(id) != 0 {
 		t.Errorf("Destroy left %d: %v", f.has(id), err)
+	}
+}
+
+// halveKeys makes the AES keys called id as SoftHSM leaves them when it is killed.
+func (f *fake) halveKeys(id hsm.ID) {
+	for _, h := range f.of(p11.CKO_SECRET_KEY, id) {
+		f.mu.Lock()
+		o := f.objects[h]
+		o.aead, o.attributes[p11.CKA_LOCAL] = nil, []byte{0}
+		f.mu.Unlock()
+	}
+}
+
+// What an interrupted Generate leaves is destroyed by the next, and what works stays.
+func TestKeyHalfMade(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		halves, whole int
+		kept          bool // the key that was made first
+	}{
+		{"whole", 0, 1, true},
+		{"half", 1, 0, false},
+		{"two halves", 2, 0, false},
+		{"a half beside a whole one", 1, 1, true},
+	} {
+		for i := range 4 {
+			copies, stuck := i&1 != 0, i&2 != 0
+			f := newFake()
+			f.stuckOnBad = stuck
+			id, ref := made(t, f.open(t, Config{}))
+			before := sealed(t, f.open(t, Config{}), ref)
+			h := f.of(p11.CKO_SECRET_KEY, id)[0]
+			whole := f.objects[h]
+			if c.whole == 0 {
+				delete(f.objects, h)
+			}
+			for range c.halves {
+				a := maps.Clone(whole.attributes)
+				a[p11.CKA_LOCAL] = []byte{0}
+				f.last++
+				f.objects[p11.ObjectHandle(f.last)] = &fakeObject{attributes: a}
+			}
+
+			token := f.open(t, Config{SessionCopies: copies})
+			if objects, err := token.Objects(t.Context()); err != nil || len(objects) != 1 {
+				t.Errorf("%s: Objects: %v, %v", c.name, objects, err)
+			}
+			again, err := token.Generate(t.Context(), id, label)
+			if err != nil {
+				t.Errorf("%s, copies=%v, stuck=%v: %v", c.name, copies, stuck, err)
+				continue
+			}
+			opens(t, token, again, sealed(t, token, again))
+			if _, err := token.Open(t.Context(), again, nil, before, aad); (err == nil) != c.kept {
+				t.Errorf("%s: the key was kept = %v: %v", c.name, !c.kept, err)
+			}
+			if n := len(f.of(p11.CKO_SECRET_KEY, id)); n != 1 {
+				t.Errorf("%s: %d objects are left", c.name, n)
+			}
+			if err := token.Destroy(t.Context(), id); err != nil || f.has(id) != 0 {
+				t.Errorf("%s: Destroy left %d: %v", c.name, f.has(id), err)
+			}
+		}
+	}
+}
+
+// Nothing is destroyed while it is in doubt that the token is well. When it is, the key is made.
+func TestKeyHalfMadeTokenIll(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		fail func(f *fake, function string) uint
+		text string
+	}{
+		{"nothing can be encrypted", only("C_Encrypt", p11.CKR_MECHANISM_INVALID), "CKR_MECHANISM_INVALID"},
+		{"nothing can be decrypted", only("C_Decrypt", p11.CKR_GENERAL_ERROR), "canary"},
+		{"the device is broken", only("C_Encrypt", p11.CKR_DEVICE_ERROR), "CKR_DEVICE_ERROR"},
+		{"there is no other session", only("C_OpenSession", p11.CKR_SESSION_COUNT), "CKR_SESSION_COUNT"},
+		{"nothing can be destroyed", only("C_DestroyObject", p11.CKR_DEVICE_ERROR), "CKR_DEVICE_ERROR"},
+		{"the login is lost", func(f *fake, function string) uint {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.loggedIn = f.loggedIn && function != "C_OpenSession"
+			return 0
+		}, "not logged in any more"},
+		{"the handles change", func(f *fake, function string) uint {
+			if function == "C_OpenSession" {
+				f.renumber(1000)
+			}
+			return 0
+		}, "CKR_OBJECT_HANDLE_INVALID"},
+	} {
+		f := newFake()
+		token := f.open(t, Config{})
+		id, _ := made(t, token)
+		f.halveKeys(id)
+		f.failing(func(function string, _ p11.SessionHandle) uint { return c.fail(f, function) })
+		_, err := token.Generate(t.Context(), id, label)
+		want(t, err, hsm.ErrUnavailable, c.text)
+		if f.has(id) != 1 || f.count("C_GenerateKey") != 2 {
+			t.Errorf("%s: %d objects are left, and %d keys were made", c.name, f.has(id), f.count("C_GenerateKey"))
+		}
+
+		f.failing(nil)
+		f.loggedIn = true
+		ref, err := token.Generate(t.Context(), id, label)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		opens(t, token, ref, sealed(t, token, ref))
+	}
+}
+
+func only(function string, code uint) func(*fake, string) uint {
+	return func(_ *fake, f string) uint { return always(function, code)(f, 0) }
+}
+
+// Nor are keys destroyed that do not work, but need not be half made.
+func TestKeyThatDoesNotWork(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(f *fake, token *Token, key map[uint][]byte)
+		text   string
+	}{
+		{"the token has made it", func(_ *fake, _ *Token, key map[uint][]byte) { key[p11.CKA_LOCAL] = []byte{1} }, "CKR_MECHANISM_INVALID"},
+		{"the token does not say", func(_ *fake, _ *Token, key map[uint][]byte) { delete(key, p11.CKA_LOCAL) }, "CKR_MECHANISM_INVALID"},
+		{"it is forbidden", func(f *fake, _ *Token, _ map[uint][]byte) { f.noValue = p11.CKR_KEY_FUNCTION_NOT_PERMITTED }, "CKR_KEY_FUNCTION_NOT_PERMITTED"},
+		{"there is no canary", func(f *fake, _ *Token, _ map[uint][]byte) { f.remove(p11.CKO_SECRET_KEY, canaryID) }, "neither the key nor the canary"},
+		{"there are two canaries", func(f *fake, _ *Token, _ map[uint][]byte) { f.plant(canaryID, func(map[uint][]byte) {}) }, "2 canary keys"},
+		{"it is another canary", func(_ *fake, token *Token, _ map[uint][]byte) { token.canary.check[hsm.IVSize] ^= 1 }, "decrypting with the canary key"},
+	} {
+		f := newFake()
+		token := f.open(t, Config{})
+		id, _ := made(t, token)
+		f.halveKeys(id)
+		c.change(f, token, f.objects[f.of(p11.CKO_SECRET_KEY, id)[0]].attributes)
+		for range 2 {
+			_, err := token.Generate(t.Context(), id, label)
+			want(t, err, hsm.ErrUnavailable, c.text)
+		}
+		if f.has(id) != 1 || f.count("C_DestroyObject") != 0 {
+			t.Errorf("%s: the key was destroyed", c.name)
+		}
+	}
+
+	// A key that was brought from elsewhere, and fails in passing.
+	for _, function := range []string{"C_Encrypt", "C_Decrypt"} {
+		f := newFake()
+		token := f.open(t, Config{})
+		id, ref := made(t, token)
+		b := sealed(t, token, ref)
+		f.objects[f.of(p11.CKO_SECRET_KEY, id)[0]].attributes[p11.CKA_LOCAL] = []byte{0}
+		var n atomic.Int64
+		f.failing(func(got string, _ p11.SessionHandle) uint {
+			if got == function && n.Add(1) == 1 {
+				return p11.CKR_GENERAL_ERROR
+			}
+			return 0
+		})
+		again, err := token.Generate(t.Context(), id, label)
+		if err != nil {
+			t.Errorf("%s: %v", function, err)
+			continue
+		}
+		opens(t, token, again, b)
 	}
 }
 

@@ -24,6 +24,9 @@ func (t *Token) alone(ctx context.Context, f func(*session) error) error {
 }
 
 // Generate implements [hsm.Device]. The label must begin with "strongroom/", which is how our keys are told from others.
+//
+// What an earlier attempt left half made, see [Token.tidyKeys], is destroyed first. A key that is whole is never destroyed here, unless it was
+// made by the same call. As with [Token.GenerateSigner], two processes must not make the same key at the same time.
 func (t *Token) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref, error) {
 	if err := checkName(id, label); err != nil {
 		return nil, err
@@ -34,11 +37,15 @@ func (t *Token) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref,
 		if err != nil {
 			return err
 		}
-		found := there.secret
+		if len(there.private)+len(there.public) > 0 {
+			return fmt.Errorf("%w: the id %v is a signer's", hsm.ErrNoKey, id)
+		}
+		found, err := t.tidyKeys(s, there.secret, id)
+		if err != nil {
+			return err
+		}
 		fresh := len(found) == 0
 		switch {
-		case len(there.private)+len(there.public) > 0:
-			return fmt.Errorf("%w: the id %v is a signer's", hsm.ErrNoKey, id)
 		case len(found) > 1:
 			return duplicate(id, len(found))
 		case fresh:
@@ -72,6 +79,67 @@ func (t *Token) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref,
 		return nil, err
 	}
 	return r.bytes(), nil
+}
+
+// tidyKeys destroys those of the objects found to be called id that never were a key, and returns what stays.
+//
+// SoftHSM makes a key in two steps. A process that is killed between them leaves an object with everything but its value, which nobody can have
+// used, nor have a Ref of. SoftHSM keeps from everybody what the value is, also that there is none; so that is concluded, from all of this: the
+// token does not say that it has made a key (CKA_LOCAL), which it says in the second step; the object fails in a way that may be its own fault,
+// again and again; and after each time the canary does what the object did not. Whatever fails otherwise stays, as it may be a key that does
+// not work now: somebody has forbidden its use, or the token is not well.
+//
+// If there are several, each is judged by itself, so that one that works stays: nobody can have a Ref of those that never did.
+func (t *Token) tidyKeys(s *session, found []p11.ObjectHandle, id hsm.ID) ([]p11.ObjectHandle, error) {
+	unused := found
+	for range 2 {
+		var failed []p11.ObjectHandle
+		for _, o := range unused {
+			unfinished, err := t.unfinished(s, o, id)
+			if err != nil {
+				return nil, err
+			}
+			if unfinished {
+				failed = append(failed, o)
+			}
+		}
+		if unused = failed; len(unused) == 0 {
+			return found, nil
+		}
+		if err := t.able(s); err != nil {
+			return nil, err
+		}
+	}
+	// The session was replaced meanwhile, so that it has to be seen that the handles still name what they did.
+	there, err := t.called(s, id)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Equal(slices.Sorted(slices.Values(there.secret)), slices.Sorted(slices.Values(found))) {
+		return nil, fmt.Errorf("%w: the token finds other objects with the id %v than a moment ago", hsm.ErrUnavailable, id)
+	}
+	if k := t.keys.get(id); k != nil {
+		t.keys.forget(id, k)
+	}
+	for _, o := range unused {
+		if err := t.module.destroy(s.handle, o); err != nil && !stale(err) {
+			return nil, err
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(found), func(o p11.ObjectHandle) bool { return slices.Contains(unused, o) }), nil
+}
+
+// unfinished reports whether an object called id looks, if the token is well, like one that has no value yet. See [Token.tidyKeys]. If so, s is
+// another session then, because some modules leave an operation active after it has failed.
+func (t *Token) unfinished(s *session, o p11.ObjectHandle, id hsm.ID) (bool, error) {
+	read, err := t.module.attributes(s.handle, o, p11.CKA_LOCAL)
+	if err != nil || len(read[0].Value) == 0 || sameValue(read[0].Value, []byte{1}) {
+		return false, nil // what fails here fails again for who uses the key
+	}
+	if _, err := t.makeRef(s, o, id); !valueless(err) {
+		return false, nil
+	}
+	return true, s.pool.renew(s)
 }
 
 // checkName refuses what a key must not be called.

@@ -1,13 +1,17 @@
 package pkcs11_test
 
 import (
+	"bufio"
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"strongroom/hsm"
 	"strongroom/hsm/hsmtest"
@@ -56,21 +60,55 @@ func child(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv("STRONGROOM_TEST_SIGNERS") != "" {
-		return signers(ctx, token)
+	switch os.Getenv("STRONGROOM_TEST_MAKE") {
+	case "keys":
+		return endlessly(ctx, token.Generate)
+	case "signers":
+		return endlessly(ctx, token.GenerateSigner)
 	}
 	return errors.Join(churn(ctx, token, 100), token.Close())
 }
 
-// signers makes signers until the process is killed, and says beforehand what they will be called.
-func signers(ctx context.Context, d hsm.Device) error {
+// endlessly makes keys until the process is killed, and says beforehand what they will be called.
+func endlessly(ctx context.Context, generate func(context.Context, hsm.ID, string) (hsm.Ref, error)) error {
 	for {
 		id := anID()
 		fmt.Println(id)
-		if _, err := d.GenerateSigner(ctx, id, label); err != nil {
+		if _, err := generate(ctx, id, label); err != nil {
 			return err
 		}
 	}
+}
+
+// killed kills a process that makes keys, or signers, in the token in dir, and returns the id of the last, which may be made or not.
+func killed(t *testing.T, dir, what string) hsm.ID {
+	t.Helper()
+	// The kill has to hit the milliseconds in which one is made, wherever they are.
+	kill := exec.Command(os.Args[0])
+	kill.Env = append(os.Environ(), "STRONGROOM_TEST_TOKEN="+dir, "STRONGROOM_TEST_MAKE="+what)
+	out, err := kill.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kill.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	last, n := "", 0
+	for n < 2 && lines.Scan() { // the ids of those that are about to be made
+		last, n = lines.Text(), n+1
+	}
+	time.Sleep(rand.N(20 * time.Millisecond))
+	kill.Process.Kill()
+	for lines.Scan() {
+		last = lines.Text()
+	}
+	kill.Wait()
+	b, err := hex.DecodeString(last)
+	if err != nil || len(b) != len(hsm.ID{}) {
+		t.Fatalf("the other process said %q", last)
+	}
+	return hsm.ID(b)
 }
 
 // churn makes keys, uses and destroys them.
@@ -118,7 +156,7 @@ func churn(ctx context.Context, d hsm.Device, n int) error {
 }
 
 func anID() (id hsm.ID) {
-	rand.Read(id[:])
+	crand.Read(id[:])
 	return id
 }
 

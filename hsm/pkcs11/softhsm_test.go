@@ -1,19 +1,17 @@
 package pkcs11_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"strongroom/hsm"
 	"strongroom/hsm/pkcs11"
@@ -372,33 +370,7 @@ func TestSignerKilled(t *testing.T) {
 		rounds = 3
 	}
 	for round := range rounds {
-		// The kill has to hit the milliseconds in which a pair is made, wherever they are.
-		kill := exec.Command(os.Args[0])
-		kill.Env = append(os.Environ(), "STRONGROOM_TEST_TOKEN="+dir, "STRONGROOM_TEST_SIGNERS=1")
-		out, err := kill.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := kill.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		last, n := "", 0
-		for n < 2 && lines.Scan() { // the ids of signers that are about to be made
-			last, n = lines.Text(), n+1
-		}
-		time.Sleep(rand.N(20 * time.Millisecond))
-		kill.Process.Kill()
-		for lines.Scan() {
-			last = lines.Text()
-		}
-		kill.Wait()
-		b, err := hex.DecodeString(last)
-		if err != nil || len(b) != len(hsm.ID{}) {
-			t.Fatalf("the other process said %q", last)
-		}
-		id := hsm.ID(b)
-
+		id := killed(t, dir, "signers")
 		token, err := pkcs11.Open(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
@@ -418,6 +390,128 @@ func TestSignerKilled(t *testing.T) {
 			t.Errorf("round %d: %v", round, err)
 		}
 		token.Close()
+	}
+}
+
+// So does one that is killed while it makes an AES key. Of the moments in which it can be, few leave half a key: TestKeyWithoutValue has one always.
+func TestKeyKilled(t *testing.T) {
+	dir := t.TempDir()
+	c := newToken(t, dir)
+	rounds := 12
+	if testing.Short() {
+		rounds = 3
+	}
+	states := map[string]int{}
+	for round := range rounds {
+		id := killed(t, dir, "keys")
+		token, err := pkcs11.Open(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state := token.State(t.Context(), p11.CKO_SECRET_KEY, id)
+		states[state]++
+		ref, err := token.Generate(t.Context(), id, label)
+		if err != nil {
+			t.Errorf("round %d: there was %s: %v", round, state, err)
+		} else if sealed, err := token.Seal(t.Context(), ref, nil, []byte("plaintext"), aad); err != nil {
+			t.Errorf("round %d: %v", round, err)
+		} else if _, err := token.Open(t.Context(), ref, nil, sealed, aad); err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		objects, err := token.Objects(t.Context())
+		for _, o := range objects {
+			err = errors.Join(err, token.Destroy(t.Context(), o.ID))
+		}
+		if err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		token.Close()
+	}
+	t.Logf("of the keys there was: %v", states)
+}
+
+// An object without a value, as SoftHSM leaves it, never was a key.
+func TestKeyWithoutValue(t *testing.T) {
+	for _, copies := range []bool{false, true} {
+		dir := t.TempDir()
+		c := newToken(t, dir)
+		c.SessionCopies = copies
+		token := open(t, c)
+		other, err := token.Generate(t.Context(), anID(), label)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := objectFiles(t, dir)
+		id := anID()
+		ref, err := token.Generate(t.Context(), id, label)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token.Close()
+		for _, name := range objectFiles(t, dir) {
+			if !slices.Contains(before, name) {
+				halve(t, name)
+			}
+		}
+
+		token = open(t, c)
+		if state := token.State(t.Context(), p11.CKO_SECRET_KEY, id); state != "half" {
+			t.Errorf("there is %s of the key, want half", state)
+		}
+		again, err := token.Generate(t.Context(), id, label)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token.Close()
+
+		token = open(t, c)
+		if state := token.State(t.Context(), p11.CKO_SECRET_KEY, id); state != "whole" {
+			t.Errorf("there is %s of the key, want whole", state)
+		}
+		for _, r := range []hsm.Ref{again, other} {
+			if _, err := token.Seal(t.Context(), r, nil, []byte("plaintext"), aad); err != nil {
+				t.Errorf("Seal: %v", err)
+			}
+		}
+		if _, err := token.Seal(t.Context(), ref, nil, []byte("plaintext"), aad); !errors.Is(err, hsm.ErrNoKey) {
+			t.Errorf("Seal with a key that is no more: got the error %v, want %v", err, hsm.ErrNoKey)
+		}
+		token.Close()
+	}
+}
+
+func objectFiles(t *testing.T, dir string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "tokens", "*", "*.object"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// halve takes from the file of a key what SoftHSM writes there in its second step. A file has attributes, each with its type, its kind, and for
+// a CK_BBOOL one byte, or for bytes their length and themselves; numbers are of 8 bytes, the first being the highest.
+func halve(t *testing.T, name string) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := func(attribute, kind uint64) []byte {
+		return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, attribute), kind)
+	}
+	const boolean, text = 1, 3
+	local := bytes.Index(b, begin(p11.CKA_LOCAL, boolean))
+	value := bytes.Index(b, begin(p11.CKA_VALUE, text))
+	if local < 0 || value < 0 {
+		t.Fatalf("%s is not like a key of SoftHSM: %x", name, b)
+	}
+	b[local+16] = 0
+	length := b[value+16 : value+24]
+	rest := b[value+24+int(binary.BigEndian.Uint64(length)):]
+	clear(length)
+	if err := os.WriteFile(name, append(b[:value+24], rest...), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -16,6 +16,7 @@
 //	AwsServiceEvent       AuditLogCreated: the first line of a chain, with the fingerprint of the public key
 //	                      AuditLogRecovered: a crash left an unfinished line, which was cut off
 //	                      AuditLogResumed: the log could not be written for a while
+//	                      AuditLogReplaced: the second line of a chain that was begun because the log before was not as it should have been
 //	                      and what the service itself does to keys
 //	StrongroomAdminEvent  what an administrator did, past the protocol
 //	StrongroomCheckpoint  a signature; checkpoint.go draws it
@@ -27,8 +28,15 @@
 // that fit, and nothing in the files tells. Not even a chance error in the very last line is seen, unless that line is a checkpoint: every byte
 // of a checkpoint is implied by what it signs and by its place in the chain. So a log that was closed in order is sealed to its last byte.
 //
-// Who can write the files can also cut lines off the end, signed or not: the rest is a log as it was at some earlier time. To find that, note a
-// [Head] from time to time somewhere else, and require it from [Verify].
+// Who can write the files can also cut lines off the end, signed or not, take files away, or put another log in their place: what is there then is
+// right in itself. So the log hands out an [Anchor] after each checkpoint and when it is closed, and the server keeps it in its store. If at the
+// next start the files are not that log, do not reach that line or have another in its place, the server begins a new chain with a record of
+// what was expected and what was found, and leaves the files as they are. That finds what was done by somebody who can write the files but not
+// the store, and it finds it at a start, not before. It does not find lines that were cut off or retyped after the last anchor, which after a
+// crash are as many as there can be between two checkpoints; nor anything, if the store's anchor was set back as well. Open looks at that one
+// line and at the log's end: whether the lines before are those that the line's hash stands for is for [Verify] to say.
+//
+// Who trusts neither the files nor the store notes a [Head] from time to time somewhere else, and requires it from Verify.
 //
 // The times are those of the server's clock. Nothing here proves them.
 package audit

@@ -149,14 +149,17 @@ const (
 	signTimeout = 30 * time.Second
 	signPause   = 5 * time.Second // after a failure
 
-	// closeWait is how long Close waits for signatures before it leaves the end of the log unsigned.
-	closeWait = 10 * time.Second
+	// closeWait is how long Close waits for the disk, for signatures and for the anchor before it leaves the end of the log unsigned, and
+	// finishWait how long it then waits for the file to be closed.
+	closeWait  = 9 * time.Second
+	finishWait = time.Second
 )
 
-// run watches over the log until ctx ends: it has checkpoints made, looks whether the file is in its place, and tries to write a log that
+// run watches over the log until Close: it has checkpoints made, looks whether the file is in its place, and tries to write a log that
 // failed, because a service that asks Err first does not try.
-func (l *Log) run(ctx context.Context) {
+func (l *Log) run() {
 	defer close(l.ended)
+	ctx := l.running
 	tick := time.NewTicker(min(statEvery, l.o.CheckpointEvery))
 	defer tick.Stop()
 	s := &l.sealer
@@ -168,7 +171,7 @@ func (l *Log) run(ctx context.Context) {
 			l.exclusive(ctx, l.tend)
 		case <-l.kick:
 		case r := <-s.flight:
-			l.seal(r)
+			l.seal(l.life, r)
 		}
 		if s.flight != nil {
 			if !s.late && time.Since(s.began) > 2*signTimeout {
@@ -224,13 +227,13 @@ func (l *Log) sign(ctx context.Context, t tip, closed bool) {
 }
 
 // seal writes the checkpoint that a signature was made for.
-func (l *Log) seal(r sealed) error {
+func (l *Log) seal(ctx context.Context, r sealed) error {
 	s := &l.sealer
 	s.cancel()
 	s.flight = nil
 	err := r.err
 	if err == nil {
-		err = l.appendCheckpoint(r.checkpoint)
+		err = l.appendCheckpoint(ctx, r.checkpoint)
 	}
 	if err != nil {
 		s.retry = time.Now().Add(l.o.signPause)
@@ -240,29 +243,31 @@ func (l *Log) seal(r sealed) error {
 	s.records, s.owed = s.signed.records, false
 	s.last = time.Now()
 	// Where the operator's log goes elsewhere, this is the head to require of the log later.
-	l.o.Log.Info("audit log signed", "head", fmt.Sprintf("%d:%x", r.checkpoint.head.Sequence, r.checkpoint.head.Hash))
+	l.o.Log.Info("audit log signed", "head", r.checkpoint.head.String())
+	l.anchor()
 	return nil
 }
 
-func (l *Log) appendCheckpoint(c *checkpoint) error {
+func (l *Log) appendCheckpoint(ctx context.Context, c *checkpoint) error {
 	body, err := c.append(nil)
 	if err != nil {
 		return err
 	}
-	return l.exclusive(context.Background(), func() error {
-		if l.failed != nil {
-			return l.failed
+	return l.exclusive(ctx, func() error {
+		if err := l.ready(); err != nil {
+			return err
 		}
-		if d := l.head.Sequence - c.head.Sequence; d >= sealDistance {
+		if d := l.head.Sequence - c.head.Sequence; d+1 >= sealDistance { // commit may write a line before it
 			return fmt.Errorf("audit: the signature took so long that %d lines were written meanwhile", d)
 		}
-		return l.put([]*pending{{body: body}})
+		return l.commit([]*pending{{body: body}})
 	})
 }
 
 // Close writes a last checkpoint, which covers everything and says that the log was closed, and closes the log. Appends must have ended; one that
-// comes later is refused. If there is no signature within ten seconds, the log ends without it and Close returns an error: the log is
-// whole, but its end is not signed until it is opened again.
+// comes later is refused. Then it has Options.Anchor called. It takes ten seconds at most. If there is no signature by then, the log ends without
+// it and Close returns an error: the log is whole, but its end is not signed until it is opened again. If it is the disk that does not answer,
+// the directory stays locked until it does.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -271,31 +276,54 @@ func (l *Log) Close() error {
 	}
 	l.closed = true
 	l.mu.Unlock()
+	end := time.Now().Add(l.o.closeWait)
+	ctx, cancel := context.WithDeadline(l.life, end)
+	defer cancel()
+	defer l.kill()
+	defer context.AfterFunc(ctx, l.kill)() // run may be waiting for the disk, too
 	l.stop()
 	<-l.ended
 
-	ctx, cancel := context.WithTimeout(context.Background(), l.o.closeWait)
+	err := l.closeSealed(ctx)
+	if err != nil {
+		l.anchor() // which otherwise the checkpoint was for
+	}
+	finish := time.Now().Add(finishWait)
+	last, cancel := context.WithDeadline(context.Background(), finish)
 	defer cancel()
-	return errors.Join(l.closeSealed(ctx), l.exclusive(context.Background(), func() error {
+	ferr := l.exclusive(last, func() error {
 		if l.file != nil {
 			l.file.Close()
 		}
 		return unlock(l.lock)
-	}))
+	})
+	if ferr != nil && errors.Is(ferr, last.Err()) {
+		ferr = fmt.Errorf("audit: closed while the disk does not answer: %w", ferr)
+	}
+	if finish.Before(end) {
+		finish = end
+	}
+	last, cancel = context.WithDeadline(context.Background(), finish)
+	defer cancel()
+	return errors.Join(err, ferr, l.anchored(last))
 }
 
 func (l *Log) closeSealed(ctx context.Context) error {
 	s := &l.sealer
 	l.exclusive(ctx, func() error { // after all that waits
+		l.check()
 		if l.failed != nil {
 			l.recover()
 		}
 		return nil
 	})
 	wait := func() error {
+		if s.flight == nil { // none was begun
+			return fmt.Errorf("audit: closed without a last signature: %w", ctx.Err())
+		}
 		select {
 		case r := <-s.flight:
-			return l.seal(r)
+			return l.seal(ctx, r)
 		case <-ctx.Done():
 			s.cancel()
 			return fmt.Errorf("audit: closed without a last signature: %w", ctx.Err())

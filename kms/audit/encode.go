@@ -190,7 +190,7 @@ func appendValue(b []byte, name string, value []byte) ([]byte, error) {
 // shallow reports whether a value is surely less deep than the 10,000 levels at which a reader gives up on the line.
 func shallow(value []byte) bool {
 	const enough = 1000
-	return len(value) < enough || bytes.Count(value, []byte("[")) < enough || !deeper(value, enough)
+	return len(value) < enough || bytes.Count(value, []byte("["))+bytes.Count(value, []byte("{")) < enough || !deeper(value, enough)
 }
 
 // deeper reports whether arrays and objects in a valid value are nested more than limit deep.

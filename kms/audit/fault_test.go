@@ -371,3 +371,170 @@ func TestCloseFailed(t *testing.T) {
 	}
 	verify(t, dir, s)
 }
+
+// After a sync that failed, what it was of is taken back before anything else, for the process may end before the log works again.
+func TestSyncFailedAndKilled(t *testing.T) {
+	dir, s, d := t.TempDir(), newSigner(t), newFaultyDisk()
+	l := open(t, Options{Dir: dir, Signer: s, disk: d, retryPause: time.Hour})
+	appendN(t, l, 1)
+	d.set(failing(syscall.EIO, "sync"))
+	wantFailure(t, l.Append(t.Context(), typical()), "sync", syscall.EIO)
+	if n := count(t, dir, "GenerateDataKeyPair"); n != 1 {
+		t.Errorf("%d records are in the file", n)
+	}
+	d.set(nil)
+}
+
+// No record is acknowledged that is in a file that is not there any more.
+func TestFileGoneAtOnce(t *testing.T) {
+	for name, move := range map[string]func(from, to string) error{
+		"moved":   os.Rename,
+		"removed": func(from, _ string) error { return os.Remove(from) },
+		"replaced": func(from, to string) error {
+			return errors.Join(os.Rename(from, to), os.WriteFile(from, []byte("x\n"), 0o600))
+		},
+	} {
+		for _, during := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " during the sync: ", during), func(t *testing.T) {
+				dir, s, d := t.TempDir(), newSigner(t), newFaultyDisk()
+				l := open(t, Options{Dir: dir, Signer: s, disk: d})
+				appendN(t, l, 1)
+				first, kept := filepath.Join(dir, fileName(1)), filepath.Join(t.TempDir(), "kept")
+				if during {
+					done := false
+					d.set(func(op, path string) error {
+						if op == "sync" && !done {
+							done = true
+							return move(first, kept)
+						}
+						return nil
+					})
+				} else if err := move(first, kept); err != nil {
+					t.Fatal(err)
+				}
+				appendN(t, l, 1)
+				second, err := os.ReadFile(filepath.Join(dir, fileName(2)))
+				if err != nil || strings.Count(string(second), "GenerateDataKeyPair") != 1 || strings.Count(string(second), "AuditLogResumed") != 1 {
+					t.Errorf("%s, %v", second, err)
+				}
+				if name == "removed" {
+					return
+				}
+				r, err := Verify(&s.key.PublicKey, []string{kept, filepath.Join(dir, fileName(2))}, VerifyOptions{})
+				if err != nil || r.Finding != nil || r.Records != 4 {
+					t.Errorf("%+v, %v", r, err)
+				}
+			})
+		}
+	}
+
+	t.Run("no place for the next", func(t *testing.T) {
+		dir, s, d := t.TempDir(), newSigner(t), newFaultyDisk()
+		l := open(t, Options{Dir: dir, Signer: s, disk: d, retryPause: time.Hour})
+		d.set(failing(syscall.ENOSPC, "create"))
+		if err := os.Remove(filepath.Join(dir, fileName(1))); err != nil {
+			t.Fatal(err)
+		}
+		wantFailure(t, l.Append(t.Context(), typical()), "create", syscall.ENOSPC)
+		wantFailure(t, l.Err(), "create", syscall.ENOSPC)
+		d.set(nil)
+	})
+
+	t.Run("at Close", func(t *testing.T) {
+		dir, s := t.TempDir(), newSigner(t)
+		l := open(t, Options{Dir: dir, Signer: s})
+		appendN(t, l, 1)
+		if err := os.Remove(filepath.Join(dir, fileName(1))); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		if r := verify(t, dir, s); r.First.Sequence != 3 || !r.Closed || count(t, dir, "AuditLogResumed") != 1 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// A disk that hangs holds up neither Close nor Rotate for longer than they say. When it answers again, the directory is free.
+func TestDiskHangs(t *testing.T) {
+	for name, c := range map[string]struct {
+		every time.Duration // between checkpoints
+		pause time.Duration // before Close
+	}{
+		"no signature":     {time.Hour, 50 * time.Millisecond},
+		"at a look":        {time.Hour, 700 * time.Millisecond},
+		"at a checkpoint":  {20 * time.Millisecond, 300 * time.Millisecond},
+		"before the first": {time.Hour, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, s, d := t.TempDir(), newSigner(t), newFaultyDisk()
+			l := open(t, Options{Dir: dir, Signer: s, disk: d, CheckpointEvery: c.every, closeWait: 200 * time.Millisecond})
+			hang := make(chan struct{})
+			d.set(func(op, path string) error {
+				if op == "sync" {
+					<-hang
+				}
+				return nil
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			defer cancel()
+			if c.every > time.Second { // otherwise the checkpoint is what hangs
+				if err := l.Append(ctx, typical()); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Append: %v", err)
+				}
+			}
+			time.Sleep(c.pause)
+			rotated := make(chan error, 1)
+			go func() { rotated <- l.Rotate() }()
+			time.Sleep(20 * time.Millisecond)
+
+			start := time.Now()
+			if err := l.Close(); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+				t.Errorf("Close: %v", err)
+			}
+			if took := time.Since(start); took > 3*time.Second {
+				t.Errorf("Close took %v", took)
+			}
+			if err := <-rotated; !errors.Is(err, errClosed) {
+				t.Errorf("Rotate: %v", err)
+			}
+			if _, err := Open(Options{Dir: dir, Signer: s, Log: quiet}); err == nil || !strings.Contains(err.Error(), "in use") {
+				t.Errorf("Open while it hangs: %v", err)
+			}
+			d.set(nil)
+			close(hang)
+			wait(t, func() bool {
+				l, err := Open(Options{Dir: dir, Signer: s, Log: quiet})
+				if err == nil {
+					l.Close()
+				}
+				return err == nil
+			})
+			verify(t, dir, s)
+		})
+	}
+
+	t.Run("Rotate alone", func(t *testing.T) {
+		dir, s, d := t.TempDir(), newSigner(t), newFaultyDisk()
+		l := open(t, Options{Dir: dir, Signer: s, disk: d, closeWait: time.Millisecond})
+		hang := make(chan struct{})
+		d.set(func(op, path string) error {
+			if op == "create" {
+				<-hang
+			}
+			return nil
+		})
+		start := time.Now()
+		if err := l.Rotate(); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errClosed) {
+			t.Errorf("Rotate: %v", err)
+		}
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		d.set(nil)
+		close(hang)
+		appendN(t, l, 1)
+		verify(t, dir, s)
+	})
+}

@@ -16,7 +16,6 @@ type Filter struct {
 	Principal    string    // an ARN, a user name or the id of an access key
 	Operation    string    // an eventName
 	Outcome      Outcome
-	Limit        int // how many, at most
 }
 
 // An Outcome is how a request ended.
@@ -61,7 +60,7 @@ func Find(files []string, f Filter) iter.Seq2[*Entry, error] {
 		}
 		r := newReader(files)
 		defer r.close()
-		for n := 0; f.Limit <= 0 || n < f.Limit; {
+		for {
 			line, err := r.next()
 			if err == io.EOF {
 				return
@@ -84,7 +83,6 @@ func Find(files []string, f Filter) iter.Seq2[*Entry, error] {
 				continue
 			}
 			e.File, e.Number = r.file, r.line
-			n++
 			if !yield(e, nil) {
 				return
 			}

@@ -5,13 +5,16 @@ import "fmt"
 // A Finding is the first line of a log that is not as it was written.
 type Finding struct {
 	Kind   Kind
-	File   string
-	Line   int // in the file, from 1; 0 if there is no line to name
+	File   string // empty if no file has a line
+	Line   int    // in the file, from 1; 0 if there is no line to name
 	Detail string
 }
 
-// Error returns the finding in one line, as "file:line: kind: detail".
+// Error returns the finding in one line, as "file:line: kind: detail" with what there is of these.
 func (f *Finding) Error() string {
+	if f.File == "" {
+		return fmt.Sprintf("%s: %s", f.Kind, f.Detail)
+	}
 	if f.Line == 0 {
 		return fmt.Sprintf("%s: %s: %s", f.File, f.Kind, f.Detail)
 	}
@@ -33,7 +36,7 @@ const (
 	Changed            // its hash is not what was noted of it
 	Missing            // lines before it, perhaps a whole file, are not there
 	OutOfOrder         // it was inserted, repeated or moved
-	OtherLog           // of another chain
+	OtherLog           // of another chain: perhaps a new log was begun there
 	OtherKey           // the chain is signed by another key than the one given
 	BadSignature       // of a checkpoint
 	BadCheckpoint      // one that signs something else than what is in the log, or that is not written as they are

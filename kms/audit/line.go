@@ -4,13 +4,32 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"strconv"
+	"strings"
 )
 
 // A Head is a place in a chain: a line and, by its hash, everything before it.
 type Head struct {
 	Sequence uint64
 	Hash     [32]byte // SHA-256 of the line without its newline
+}
+
+// String returns the head as SEQUENCE:HASH.
+func (h Head) String() string { return fmt.Sprintf("%d:%x", h.Sequence, h.Hash) }
+
+// ParseHead reads what [Head.String] writes, and a hash in capitals.
+func ParseHead(s string) (h Head, err error) {
+	sequence, hash, _ := strings.Cut(s, ":")
+	n, err := strconv.ParseUint(sequence, 10, 64)
+	b, herr := hex.DecodeString(hash)
+	if errors.Join(err, herr) != nil || n == 0 || len(b) != len(h.Hash) {
+		return h, fmt.Errorf("%q: is not SEQUENCE:HASH, a number and 64 hexadecimal digits", s)
+	}
+	h.Sequence = n
+	copy(h.Hash[:], b)
+	return h, nil
 }
 
 // A trailer is the end of a line, its place in the chain:

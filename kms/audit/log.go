@@ -36,6 +36,9 @@ type Log struct {
 	tried   time.Time
 	tip     tip
 
+	anchoring chan struct{} // closed when the call of Options.Anchor that is running has ended; nil if there is none
+	anchorDue bool          // one more call is wanted
+
 	// The writer alone touches what follows: who set busy, or Open and Close when nobody else is there.
 	file    file
 	info    fs.FileInfo // of file, to tell whether it is still the one at its path
@@ -51,16 +54,23 @@ type Log struct {
 	buf     []byte
 	batch   []*pending
 
-	stop   context.CancelFunc // ends run
-	ended  chan struct{}      // closed by run when it has ended
-	kick   chan struct{}      // tells run that there are enough records for a checkpoint
-	sealer sealer             // run's; Close's when run has ended
+	begun bool // Open has begun a chain
+
+	running context.Context // until Close is called
+	stop    context.CancelFunc
+	life    context.Context // until Close does not wait any longer
+	kill    context.CancelFunc
+
+	ended  chan struct{} // closed by run when it has ended
+	kick   chan struct{} // tells run that there are enough records for a checkpoint
+	sealer sealer        // run's; Close's when run has ended
 }
 
 // A tip is what the maker of checkpoints has to know of the writer's progress.
 type tip struct {
 	head    Head
 	records uint64 // appended since Open; checkpoints do not count
+	file    int    // the number of the file
 }
 
 // A pending is a line that waits to be written, or something else that only the writer may do.
@@ -81,7 +91,7 @@ const (
 	// busy as well, short enough that nobody has to restart a server.
 	retryPause = time.Second
 
-	// statEvery is how often the writer looks whether its file is still in its place.
+	// statEvery is how often the writer looks whether its file is still in its place while nothing is written.
 	statEvery = 500 * time.Millisecond
 
 	// keepBuffer is the largest buffer that is kept for the next record or batch.
@@ -182,7 +192,7 @@ func (l *Log) writeBatch(batch []*pending) error {
 	}
 	err := l.ready()
 	if err == nil {
-		err = l.put(batch)
+		err = l.commit(batch)
 	}
 	if err != nil {
 		l.mu.Lock()
@@ -194,8 +204,10 @@ func (l *Log) writeBatch(batch []*pending) error {
 
 // ready makes the log ready for a batch, if it is not.
 func (l *Log) ready() error {
+	well := l.failed == nil
+	l.check()
 	if l.failed != nil {
-		if time.Since(l.tried) < l.o.retryPause {
+		if !well && time.Since(l.tried) < l.o.retryPause {
 			return l.failed
 		}
 		return l.recover()
@@ -208,6 +220,17 @@ func (l *Log) ready() error {
 		}
 	}
 	return nil
+}
+
+// commit puts lines into the file, or if that goes away meanwhile, into the next.
+func (l *Log) commit(batch []*pending) error {
+	err := l.put(batch)
+	if errors.Is(err, errMoved) {
+		if err = l.recover(); err == nil {
+			err = l.put(batch)
+		}
+	}
+	return err
 }
 
 // put writes lines, one after the other in the chain, and makes them durable. It changes the log's head only if it succeeds. If it fails, the
@@ -236,6 +259,12 @@ func (l *Log) put(batch []*pending) error {
 		// What the kernel could not write it may now hold to be clean, so that a second fdatasync would succeed and mean nothing. What
 		// was durable before is so still; nothing more goes into this file.
 		l.abandon = true
+		l.file.Truncate(l.offset) // as above
+		return l.fail(err)
+	}
+	if _, err := l.stat(); err != nil {
+		// The lines are on disk, but not where anybody looks for them: whoever has the file now must not find them there.
+		l.file.Truncate(l.offset)
 		return l.fail(err)
 	}
 	l.offset += int64(len(buf))
@@ -294,9 +323,12 @@ func (l *Log) exclusive(ctx context.Context, f func() error) error {
 }
 
 // Rotate closes the file that is being written and begins the next, so that the one before can be moved to where it is kept. If the file was
-// moved already, this is how the log learns it at once.
+// moved already, the log goes on in the next without being told, and this is how it does so at once. If the disk does not answer within ten
+// seconds, Rotate returns an error, and the next file is begun when it does.
 func (l *Log) Rotate() error {
-	return l.exclusive(context.Background(), func() error {
+	ctx, cancel := context.WithTimeout(l.running, l.o.closeWait+finishWait)
+	defer cancel()
+	err := l.exclusive(ctx, func() error {
 		if l.closedNow() {
 			return errClosed
 		}
@@ -309,6 +341,13 @@ func (l *Log) Rotate() error {
 		}
 		return l.next()
 	})
+	switch {
+	case err == nil || ctx.Err() == nil || !errors.Is(err, ctx.Err()):
+		return err
+	case l.running.Err() != nil:
+		return errClosed
+	}
+	return fmt.Errorf("audit: not waiting any longer for the disk to begin the next file: %w", err)
 }
 
 func (l *Log) closedNow() bool {

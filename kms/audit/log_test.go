@@ -233,12 +233,15 @@ func TestBadRecords(t *testing.T) {
 	dir, s := t.TempDir(), newSigner(t)
 	l := open(t, Options{Dir: dir, Signer: s})
 	for name, spoil := range map[string]func(*Record){
-		"too large":         func(r *Record) { r.UserAgent = strings.Repeat("x", maxRecord) },
-		"not JSON":          func(r *Record) { r.RequestParameters = []byte(`{"a":`) },
-		"two values":        func(r *Record) { r.ResponseElements = []byte(`null,"b":null`) },
-		"empty":             func(r *Record) { r.ServiceEventDetails = []byte{} },
-		"twice one name":    func(r *Record) { r.AdditionalEventData = []byte(`{"a":1,"a":2}`) },
-		"too deep":          func(r *Record) { r.RequestParameters = []byte(strings.Repeat("[", 9990) + strings.Repeat("]", 9990)) },
+		"too large":      func(r *Record) { r.UserAgent = strings.Repeat("x", maxRecord) },
+		"not JSON":       func(r *Record) { r.RequestParameters = []byte(`{"a":`) },
+		"two values":     func(r *Record) { r.ResponseElements = []byte(`null,"b":null`) },
+		"empty":          func(r *Record) { r.ServiceEventDetails = []byte{} },
+		"twice one name": func(r *Record) { r.AdditionalEventData = []byte(`{"a":1,"a":2}`) },
+		"too deep":       func(r *Record) { r.RequestParameters = []byte(strings.Repeat("[", 9990) + strings.Repeat("]", 9990)) },
+		"too deep object": func(r *Record) {
+			r.RequestParameters = []byte(strings.Repeat(`{"a":`, 9990) + "1" + strings.Repeat("}", 9990))
+		},
 		"no type":           func(r *Record) { r.EventType = "" },
 		"our type":          func(r *Record) { r.EventType = checkpointEvent },
 		"year 10000":        func(r *Record) { r.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },

@@ -43,6 +43,14 @@ type Options struct {
 	// MaxSize is how many bytes a file has before the next is begun, by default 64 MiB. A file is longer by what was written at once.
 	MaxSize int64
 
+	// Known is what Anchor was called with last, in this process or one before, or nil if it never was. If the files in Dir are not that log
+	// and at least that far, Open does not continue them, but begins a new chain.
+	Known *Anchor
+
+	// Anchor is called when the log has come further: after a checkpoint, when a chain or a file was begun, and by Close, which waits for it.
+	// It may be slow, and is called by one goroutine at a time. What it cannot store is its own to tell; a later call makes up for it.
+	Anchor func(Anchor)
+
 	// For tests.
 	disk                             disk
 	retryPause, signPause, closeWait time.Duration
@@ -83,8 +91,18 @@ func Files(dir string) ([]string, error) {
 }
 
 // Open opens a log to append to it, and begins one if there is none in the directory. What a crash left of a line is cut off, which the next
-// record says. If the log's end is wrong in any other way, Open refuses it: whatever did that, records may be lost, and to write on would be to
-// bury the place.
+// record says. If the log's end is wrong in any other way, whatever did that, records may be lost, and to write on would be to bury the place.
+// What Open does then depends on Options.Known:
+//
+//	nil      it returns an error. Nobody could tell a new chain from the log having been begun only now.
+//	not nil  it leaves the files as they are and begins a new chain in the next one, with a record AuditLogReplaced. So it does if the
+//	         end is well but not that of the log that is known, and if there are no files at all.
+//
+// Something else's line after the last of the log's own is such an end, too, although a log that is running goes on after it, in the next file:
+// from that file's first record on Open can tell, and before it cannot.
+//
+// A log that was signed by another key than the Signer's is refused if public-key.pem says so. If that file is gone and the log itself says
+// so, a new chain is begun, with and without Known.
 func Open(o Options) (*Log, error) {
 	if o.Dir == "" || o.Signer == nil || o.Log == nil {
 		return nil, errors.New("audit: Dir, Signer and Log are required")
@@ -105,17 +123,22 @@ func Open(o Options) (*Log, error) {
 		o: o, disk: o.disk, key: key, lock: held,
 		ended: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
+	l.running, l.stop = context.WithCancel(context.Background())
+	l.life, l.kill = context.WithCancel(context.Background())
 	l.sealer.last = time.Now()
 	if err := l.open(); err != nil {
+		l.stop()
+		l.kill()
 		if l.file != nil {
 			l.file.Close()
 		}
 		unlock(held)
 		return nil, err
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	l.stop = stop
-	go l.run(ctx)
+	if l.begun {
+		l.anchor()
+	}
+	go l.run()
 	return l, nil
 }
 
@@ -146,41 +169,27 @@ func (l *Log) open() error {
 	if err != nil {
 		return err
 	}
-	// From the newest file back to the first that has a line: the newest has none if a crash came before its first.
-	var end ending
-	last := len(files) - 1
-	for i := last; i >= 0; i-- {
-		e, err := readEnd(files[i])
-		if err != nil {
+	end, err := readLog(files)
+	why, odd := refused(err)
+	switch {
+	case odd && l.o.Known != nil:
+		end = ending{}
+	case err != nil:
+		return err
+	default:
+		if why, err = l.unlike(files, end); err != nil {
 			return err
 		}
-		if i == last {
-			end = e
-		} else if e.torn > 0 {
-			return refuse(files[i], "its last line is not finished, and it is not the newest file")
-		}
-		if e.lines == 0 {
-			continue
-		}
-		if i < last {
-			end.head, end.log, end.sealed, end.lines = e.head, e.log, e.sealed, e.lines
-		} else if e.lines == 1 && i > 0 {
-			// The line before is in the file before, unless that has been moved to where old files are kept.
-			before, err := readEnd(files[i-1])
-			if err != nil {
-				return err
-			}
-			if before.lines > 0 && before.torn == 0 && before.head != e.before {
-				return refuse(files[i], "its first line does not continue "+files[i-1])
-			}
-		}
-		break
 	}
-	if last < 0 {
+	if why != "" {
+		l.begun = true
+		return l.replace(files, end, why)
+	}
+	if len(files) == 0 {
 		if err := l.next(); err != nil {
 			return fmt.Errorf("audit: %w", err)
 		}
-	} else if err := l.reopen(files[last], end); err != nil {
+	} else if err := l.reopen(files[len(files)-1], end); err != nil {
 		return err
 	}
 	if end.lines == 0 {
@@ -201,10 +210,70 @@ func (l *Log) open() error {
 	return nil
 }
 
+// readLog reads the end of the log that is in files.
+func readLog(files []string) (end ending, err error) {
+	// From the newest file back to the first that has a line: the newest has none if a crash came before its first.
+	last := len(files) - 1
+	for i := last; i >= 0; i-- {
+		e, err := readEnd(files[i])
+		if err != nil {
+			return e, err
+		}
+		if i == last {
+			end = e
+		} else if e.torn > 0 {
+			return e, refuse(files[i], "its last line is not finished, and it is not the newest file")
+		}
+		if e.lines == 0 {
+			continue
+		}
+		if i < last {
+			end.head, end.log, end.sealed, end.lines = e.head, e.log, e.sealed, e.lines
+		} else if e.lines == 1 && i > 0 {
+			if err := follows(files[i], e, files[i-1]); err != nil {
+				return e, err
+			}
+		}
+		break
+	}
+	return end, nil
+}
+
+// follows returns an error if the only line of a file does not continue the file before. The line before it is there, unless that file has been
+// moved to where old ones are kept. Something else may be after it: that is when a log that is running goes on in the next file.
+func follows(path string, e ending, pathBefore string) error {
+	before, err := readEnd(pathBefore)
+	if _, odd := refused(err); err != nil && !odd {
+		return err
+	} else if !odd && (before.lines == 0 || before.torn > 0 || before.head == e.before) {
+		return nil
+	}
+	if there, err2 := holds(pathBefore, e.before); there || err2 != nil {
+		return err2
+	}
+	if err == nil {
+		err = refuse(path, "its first line does not continue "+pathBefore)
+	}
+	return err
+}
+
 // created writes the first record of a chain.
 func (l *Log) created() error {
+	line, err := l.createdLine()
+	if err != nil {
+		return err
+	}
+	if err := l.put([]*pending{line}); err != nil {
+		return err
+	}
+	l.begun = true
+	l.o.Log.Info("audit log begun", "log", string(appendUUID(nil, l.id)), "file", l.path)
+	return nil
+}
+
+func (l *Log) createdLine() (*pending, error) {
 	fingerprint := sha256.Sum256(l.o.Signer.PublicKey())
-	return l.event("AuditLogCreated", createdDetails{hex.EncodeToString(fingerprint[:])})
+	return l.eventLine("AuditLogCreated", createdDetails{hex.EncodeToString(fingerprint[:])})
 }
 
 // createdDetails are the serviceEventDetails of AuditLogCreated.
@@ -219,6 +288,7 @@ func (l *Log) reopen(path string, end ending) error {
 		return fmt.Errorf("audit: %w", err)
 	}
 	l.file, l.path, l.number, l.offset = f, path, fileNumber(path), end.offset
+	l.tip.file = l.number
 	// Lines that a process wrote and did not live to sync are lines of the chain now. They have to be on disk before any that follows them.
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("audit: %w", err)
@@ -342,11 +412,6 @@ func lastLine(lines []byte) (line, rest []byte, first bool) {
 	lines = lines[:len(lines)-1]
 	n := bytes.LastIndexByte(lines, '\n') + 1
 	return lines[n:], lines[:n], n == 0
-}
-
-func refuse(path, why string) error {
-	return fmt.Errorf("audit: %s: %s. A crash does not do that. See what it is with 'strongroom audit verify', "+
-		"keep the directory as evidence by moving it away, and start again: that begins a new chain", path, why)
 }
 
 // makeDir makes the directory if its parent exists.

@@ -5,10 +5,14 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -35,8 +39,24 @@ func appendForEver(dir, key, run string) error {
 	if err != nil {
 		return err
 	}
+	known, err := readAnchor(dir)
+	if err != nil {
+		return err
+	}
 	l, err := Open(Options{
-		Dir: dir, Signer: &testSigner{key: private}, Log: quiet,
+		Dir: dir, Signer: &testSigner{key: private}, Log: quiet, Known: known,
+		Anchor: func(a Anchor) {
+			text, err := json.Marshal(a)
+			if err == nil {
+				err = os.WriteFile(anchorFile(dir)+".new", text, 0o600)
+			}
+			if err == nil {
+				err = os.Rename(anchorFile(dir)+".new", anchorFile(dir))
+			}
+			if err != nil {
+				panic(err)
+			}
+		},
 		CheckpointRecords: 20, CheckpointEvery: 5 * time.Millisecond, MaxSize: 100_000,
 	})
 	if err != nil {
@@ -61,7 +81,22 @@ func appendForEver(dir, key, run string) error {
 	return nil
 }
 
-// A server that is killed, again and again, loses nothing that it acknowledged and never leaves a chain that does not verify.
+func anchorFile(dir string) string { return filepath.Join(dir, "anchor") }
+
+// readAnchor returns the last anchor of a log, or nil.
+func readAnchor(dir string) (*Anchor, error) {
+	text, err := os.ReadFile(anchorFile(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	a := new(Anchor)
+	return a, json.Unmarshal(text, a)
+}
+
+// A server that is killed, again and again, loses nothing that it acknowledged and never leaves a chain that does not verify,
+// or that is not the one of its last anchor.
 func TestKill(t *testing.T) {
 	runs := 40
 	if testing.Short() {
@@ -114,8 +149,15 @@ func TestKill(t *testing.T) {
 			addTo(t, files[len(files)-1], `{"eventVersion":`)
 		}
 	}
-	open(t, Options{Dir: dir, Signer: s}).Close()
+	known, err := readAnchor(dir)
+	if err != nil || known == nil {
+		t.Fatal(known, err)
+	}
+	open(t, Options{Dir: dir, Signer: s, Known: known}).Close()
 	r := verify(t, dir, s)
+	if r.Log != known.Log || count(t, dir, replacedEvent) != 0 {
+		t.Errorf("%+v, but the anchor is %+v", r, known)
+	}
 	t.Logf("%d acknowledged, %d records and %d checkpoints in %d files, %d torn by the kill", n, r.Records, r.Checkpoints, r.Files, torn)
 	if n == 0 || r.Checkpoints < 2 {
 		t.Error("the test tested nothing")

@@ -14,12 +14,12 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// inOrder returns the files in the order of their first lines. If there is one whose first line does not say where in the chain it is, they
-// are taken by name. Files without a line are passed over.
+// inOrder returns the files in the order of their first lines: those of each chain together, and the chains by the names of their first files.
+// If there is one whose first line does not say where in a chain it is, all are taken by name. Files without a line are passed over.
 func inOrder(files []string) ([]string, error) {
 	type first struct {
-		path     string
-		sequence uint64
+		path string
+		at   trailer
 	}
 	var firsts []first
 	known := true
@@ -33,15 +33,22 @@ func inOrder(files []string) ([]string, error) {
 		}
 		t, ok := parseTrailer(bytes.TrimSuffix(line, []byte("\n")))
 		known = known && ok
-		firsts = append(firsts, first{path, t.sequence})
+		firsts = append(firsts, first{path, t})
 	}
 	slices.SortFunc(firsts, func(a, b first) int {
-		byName := cmp.Or(cmp.Compare(filepath.Base(a.path), filepath.Base(b.path)), cmp.Compare(a.path, b.path))
-		if known {
-			return cmp.Or(cmp.Compare(a.sequence, b.sequence), byName)
-		}
-		return byName
+		return cmp.Or(cmp.Compare(filepath.Base(a.path), filepath.Base(b.path)), cmp.Compare(a.path, b.path))
 	})
+	if known {
+		chains := map[[16]byte]int{}
+		for _, f := range firsts {
+			if _, ok := chains[f.at.log]; !ok {
+				chains[f.at.log] = len(chains)
+			}
+		}
+		slices.SortStableFunc(firsts, func(a, b first) int {
+			return cmp.Or(cmp.Compare(chains[a.at.log], chains[b.at.log]), cmp.Compare(a.at.sequence, b.at.sequence))
+		})
+	}
 	files = files[:0:0]
 	for _, f := range firsts {
 		files = append(files, f.path)

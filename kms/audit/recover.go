@@ -36,6 +36,10 @@ func (l *Log) next() error {
 			l.file.Close() // all that matters of it is on disk
 		}
 		l.file, l.info, l.path, l.number, l.offset, l.abandon = f, info, path, number, 0, false
+		l.mu.Lock()
+		l.tip.file = number
+		l.mu.Unlock()
+		l.anchor()
 		return nil
 	}
 }
@@ -43,16 +47,25 @@ func (l *Log) next() error {
 // errMoved is why a log fails whose file is not what it left there.
 var errMoved = errors.New("the file was moved away")
 
+// stat returns what is at the file's path, which is the file, or errMoved. A file that was removed is not there either, whatever took its name:
+// as long as the log has it open, no other has its inode.
+func (l *Log) stat() (fs.FileInfo, error) {
+	info, err := l.disk.stat(l.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(info, l.info) {
+		return nil, &fs.PathError{Op: "stat", Path: l.path, Err: errMoved}
+	}
+	return info, err
+}
+
 // check looks whether the file is still in its place and as long as it was. Neither keeps a write from succeeding, but the records would be
 // where nobody looks for them, or follow something that is not of the chain.
 func (l *Log) check() {
 	if l.failed != nil {
 		return
 	}
-	info, err := l.disk.stat(l.path)
+	info, err := l.stat()
 	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && !os.SameFile(info, l.info):
-		err = &fs.PathError{Op: "stat", Path: l.path, Err: errMoved}
+	case errors.Is(err, errMoved):
 	case err == nil && info.Size() != l.offset:
 		// Whatever it is, it is evidence: it stays, and the chain goes on in the next file.
 		err = &fs.PathError{Op: "stat", Path: l.path, Err: fmt.Errorf("the file has %d bytes where %d were written", info.Size(), l.offset)}
@@ -100,12 +113,9 @@ func (l *Log) recover() error {
 			l.abandon = true
 			return l.fail(err)
 		}
-		info, err := l.disk.stat(l.path)
-		if err == nil && !os.SameFile(info, l.info) {
-			err = fs.ErrNotExist
-		}
+		info, err := l.stat()
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, errMoved):
 			l.file.Close()
 			l.file = nil
 		case err != nil:
@@ -138,9 +148,18 @@ func (l *Log) recover() error {
 
 // event writes a record of the log about itself. Only the writer may call it.
 func (l *Log) event(name string, details any) error {
+	line, err := l.eventLine(name, details)
+	if err != nil {
+		return err
+	}
+	return l.put([]*pending{line})
+}
+
+// eventLine returns a record of the log about itself.
+func (l *Log) eventLine(name string, details any) (*pending, error) {
 	text, err := json.Marshal(details)
 	if err != nil {
-		return fmt.Errorf("audit: %w", err)
+		return nil, fmt.Errorf("audit: %w", err)
 	}
 	r := Record{
 		Time:                time.Now(),
@@ -156,7 +175,7 @@ func (l *Log) event(name string, details any) error {
 	}
 	body, err := r.append(nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return l.put([]*pending{{body: body, record: true}})
+	return &pending{body: body, record: true}, nil
 }

@@ -54,6 +54,8 @@ type Position struct {
 // Verify reads the files of one log, all of them or those from some line on, and finds the first line that is not as it was written. It needs
 // the public key, from a source that the owner of the files does not control. The order of the files is that of their lines, whatever their names.
 //
+// Where a new chain was begun after the log, Verify ends with a finding: of two chains, each has to be verified with its own files.
+//
 // What is wrong with the log is in the report. An error is about the means: a key of the wrong kind, a file that cannot be read.
 func Verify(publicKey *ecdsa.PublicKey, files []string, o VerifyOptions) (*Report, error) {
 	if publicKey == nil {
@@ -76,6 +78,9 @@ func Verify(publicKey *ecdsa.PublicKey, files []string, o VerifyOptions) (*Repor
 		return nil, err
 	}
 	v.r.Files = v.lines.opened
+	if f := v.r.Finding; f != nil && f.Kind != OtherLog {
+		v.later(f)
+	}
 	if v.started {
 		v.r.Log = string(appendUUID(nil, v.log))
 		v.r.Head = v.head
@@ -115,7 +120,7 @@ func (v *verifier) run() error {
 			var f *Finding
 			if errors.As(err, &f) {
 				v.r.Finding = f
-				if f.Kind == Torn && v.started {
+				if f.Kind == Torn && (v.started || v.o.Head != nil) {
 					v.end() // what was noted was a whole line
 				}
 				return nil
@@ -161,7 +166,7 @@ func (v *verifier) next(line []byte) *Finding {
 		}
 		v.past.add(before, 0)
 	case t.log != v.log:
-		return found(OtherLog, "it is of the chain %s, and the lines before of %s", appendUUID(nil, t.log), appendUUID(nil, v.log))
+		return v.other(t)
 	case t.sequence > v.head.Sequence+1:
 		return found(Missing, "lines %d to %d of the chain are missing before this one, which is %d",
 			v.head.Sequence+1, t.sequence-1, t.sequence)
@@ -210,6 +215,42 @@ func (v *verifier) next(line []byte) *Finding {
 	v.r.Closed = isCheckpoint && c.closed && c.head.Sequence == t.sequence-1
 	v.started, v.log, v.head = true, t.log, head
 	return nil
+}
+
+// other is the finding that a line at t is of another chain.
+func (v *verifier) other(t trailer) *Finding {
+	f := &Finding{OtherLog, v.lines.file, v.lines.line,
+		fmt.Sprintf("it is of the chain %s, and the lines before of %s", appendUUID(nil, t.log), appendUUID(nil, v.log))}
+	if t.sequence != 1 {
+		return f
+	}
+	f.Detail = fmt.Sprintf("a new log, %s, was begun here, and the lines before are of the log %s; the files of each can be verified without the other's",
+		appendUUID(nil, t.log), appendUUID(nil, v.log))
+	after, err := v.lines.next()
+	if err != nil {
+		return f
+	}
+	if next, ok := parseTrailer(after); !ok || next.log != t.log {
+		return f
+	}
+	if m, err := v.lines.members(after); err == nil && m.eventType == ServiceEvent && m.name == replacedEvent {
+		f.Detail += "; the record " + replacedEvent + " in the next line tells why"
+	}
+	return f
+}
+
+// later adds to a finding that a new log was begun after it: the server does that if it finds the same.
+func (v *verifier) later(f *Finding) {
+	for _, path := range v.lines.files[v.lines.opened:] {
+		line, err := firstLine(path)
+		if err != nil {
+			continue // it is not the finding
+		}
+		if t, ok := parseTrailer(bytes.TrimSuffix(line, []byte("\n"))); ok && t.sequence == 1 && (!v.started || t.log != v.log) {
+			f.Detail += fmt.Sprintf("; a new log, %s, was begun in %s, which can be verified by itself", appendUUID(nil, t.log), path)
+			return
+		}
+	}
 }
 
 // blame tells whether a line or the one before was changed, when the line does not name the hash of the one before. If the line is a checkpoint
@@ -270,6 +311,8 @@ func (v *verifier) created(line []byte, m members) *Finding {
 func (v *verifier) end() {
 	want := v.o.Head
 	switch {
+	case !v.started && want != nil:
+		v.r.Finding = &Finding{Cut, v.lines.file, 0, fmt.Sprintf("there is not one whole line, and line %d of the chain was noted", want.Sequence)}
 	case !v.started:
 		v.r.Finding = &Finding{Cut, v.lines.file, 0, "there is not one line"}
 	case want == nil:

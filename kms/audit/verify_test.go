@@ -585,3 +585,49 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// A head that is required is looked for in whatever is there.
+func TestHeadOfNothing(t *testing.T) {
+	s := newSample(t)
+	last := s.lines[2][len(s.lines[2])-1]
+	head := VerifyOptions{Head: &Head{14, sha256.Sum256([]byte(strings.TrimSuffix(last, "\n")))}}
+	for _, n := range []int{1, 100, len(s.lines[0][0]) - 1} {
+		torn := [][]string{{s.lines[0][0][:n]}}
+		if r := s.verify(t, t.TempDir(), torn, head); r.Finding == nil || r.Finding.Kind != Cut || !strings.Contains(r.Finding.Detail, "line 14 ") {
+			t.Errorf("%d bytes: %v", n, r.Finding)
+		}
+		if r := s.verify(t, t.TempDir(), torn, VerifyOptions{}); r.Finding == nil || r.Finding.Kind != Torn {
+			t.Errorf("%d bytes, no head: %v", n, r.Finding)
+		}
+	}
+	for _, o := range []VerifyOptions{head, {}} {
+		r := s.verify(t, t.TempDir(), [][]string{{}}, o)
+		if r.Finding == nil || r.Finding.Kind != Cut || !strings.HasPrefix(r.Finding.Error(), "cut: there is not one ") {
+			t.Errorf("%v", r.Finding)
+		}
+	}
+}
+
+func TestParseHead(t *testing.T) {
+	zeros := strings.Repeat("0", 64)
+	for in, ok := range map[string]bool{
+		"1:" + zeros:                    true,
+		"18446744073709551615:" + zeros: true,
+		"0:" + zeros:                    false,
+		"18446744073709551616:" + zeros: false,
+		"-1:" + zeros:                   false,
+		"1:" + zeros[1:]:                false,
+		"1:" + zeros + "00":             false,
+		"1:" + zeros[:63] + "g":         false,
+		"1" + zeros:                     false,
+		"":                              false,
+	} {
+		if h, err := ParseHead(in); (err == nil) != ok || ok && h.String() != in {
+			t.Errorf("%q: %v, %v", in, h, err)
+		}
+	}
+	h := Head{258, sha256.Sum256(nil)}
+	if got, err := ParseHead(h.String()); err != nil || got != h {
+		t.Errorf("%v, %v", got, err)
+	}
+}

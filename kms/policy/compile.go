@@ -10,6 +10,7 @@ func compile(kind Kind, raw *rawDocument) (*Document, error) {
 	d := &Document{kind: kind, statements: make([]statement, len(raw.statements))}
 	variables := raw.version == "2012-10-17" // older documents, and those without a version, have none
 	sids := make(map[string]bool)
+	costly := 0
 	for i := range raw.statements {
 		r := &raw.statements[i]
 		s := &d.statements[i]
@@ -26,6 +27,9 @@ func compile(kind Kind, raw *rawDocument) (*Document, error) {
 			}
 			sids[r.sid] = true
 		}
+		if costly += r.costly(); costly > maxCostly {
+			return nil, faultf("%s: more than %d patterns of the document have a ? between two *", r.place, maxCostly)
+		}
 		if err := s.compile(kind, r, variables); err != nil {
 			return nil, err
 		}
@@ -36,6 +40,29 @@ func compile(kind Kind, raw *rawDocument) (*Document, error) {
 		}
 	}
 	return d, nil
+}
+
+// maxCostly is how many costly patterns a document may have. Each may take as long as the length of a value times its own, and a decision asks all of them.
+const maxCostly = 100
+
+// costly counts the patterns of a statement that have a "?" between two stars: all others are found in one pass over the value, whatever their length.
+func (r *rawStatement) costly() int {
+	n := 0
+	count := func(patterns []string) {
+		for _, p := range patterns {
+			first, last := strings.IndexByte(p, '*'), strings.LastIndexByte(p, '*')
+			if first >= 0 && strings.IndexByte(p[first:last], '?') >= 0 {
+				n++
+			}
+		}
+	}
+	for _, patterns := range [][]string{r.action, r.notAction, r.resource, r.notResource} {
+		count(patterns)
+	}
+	for _, t := range r.condition {
+		count(t.values)
+	}
+	return n
 }
 
 // isSid reports whether s is a Sid as IAM has them. Those of key policies are any text.
@@ -64,6 +91,10 @@ func (s *statement) compile(kind Kind, r *rawStatement, variables bool) (err err
 		s.who, err = newPrincipals(r.principal, false)
 	case r.notPrincipal != nil && r.principal == nil:
 		s.who, err = newPrincipals(r.notPrincipal, true)
+		if err == nil && r.effect == "Allow" {
+			// "Using it with Allow is not supported" (IAM User Guide, "NotPrincipal"): it would let in everybody else.
+			err = faultf("%s: NotPrincipal is for Deny, and cannot be used with Allow", r.place)
+		}
 	default:
 		err = faultf(textInvalidPrincipal)
 	}
@@ -200,33 +231,45 @@ func hasWildcard(ts []token) bool {
 
 // match reports whether the element matches the resource s, which is a if that is not nil: the "*" of operations without a resource is no ARN
 // and is matched by "*" alone.
-func (m *resources) match(s string, a *arn, ctx Context) bool {
-	return m.lists(s, a, ctx) != m.not
+//
+// A pattern whose variable has no value matches nothing. In a NotResource element that would make the statement apply to everything, so there the
+// reading that refuses is taken: a Deny applies, and an Allow does not.
+func (m *resources) match(s string, a *arn, ctx Context, deny bool) bool {
+	listed, known := m.lists(s, a, ctx)
+	if m.not && !listed && !known {
+		return deny
+	}
+	return listed != m.not
 }
 
-func (m *resources) lists(s string, a *arn, ctx Context) bool {
+// lists reports whether the list has the resource, and whether all patterns in it that were looked at could be read.
+func (m *resources) lists(s string, a *arn, ctx Context) (listed, known bool) {
 	if m.any {
-		return true
+		return true, true
 	}
+	known = true
 	for _, text := range m.texts {
 		if text == s {
-			return true
+			return true, true
 		}
 	}
 	if a == nil {
-		return false
+		return false, true
 	}
 	for _, g := range m.globs {
 		if g.match(a) {
-			return true
+			return true, true
 		}
 	}
 	for _, p := range m.patterns {
-		if ts, ok := expand(p, ctx); ok {
-			if g, ok := newARNGlob(ts); ok && g.match(a) {
-				return true
-			}
+		ts, ok := expand(p, ctx)
+		if !ok {
+			known = false
+			continue
+		}
+		if g, ok := newARNGlob(ts); ok && g.match(a) {
+			return true, true
 		}
 	}
-	return false
+	return false, known
 }

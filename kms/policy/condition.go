@@ -67,6 +67,9 @@ func newTest(s *rawStatement, raw rawTest, kind Kind, variables bool) (test, err
 	if t.key, err = knownKey(place, raw.key); err != nil {
 		return t, err
 	}
+	if kind == KeyPolicy && t.key == "kms:resourcealiases" {
+		return t, faultf("%s: %s is a condition key for identity policies alone", place, raw.key)
+	}
 	if t.set == forAllValues && kind == KeyPolicy && s.effect == "Allow" && isContextOrTag(t.key) {
 		return t, faultf(textForAllValues)
 	}

@@ -207,7 +207,7 @@ func (a *ask) scan(d *Document, name string, isKey bool) verdict {
 func (a *ask) applies(s *statement, document string, named bool) naming {
 	n := directly
 	if named {
-		n = s.who.names(&a.caller, s.deny)
+		n = s.who.names(&a.caller)
 	}
 	q := a.question
 	missed := MissedNothing
@@ -216,7 +216,7 @@ func (a *ask) applies(s *statement, document string, named bool) naming {
 		missed = MissedPrincipal
 	case !s.actions.match(q.Action):
 		missed = MissedAction
-	case !s.resources.match(q.Resource, a.resource, q.Context):
+	case !s.resources.match(q.Resource, a.resource, q.Context, s.deny):
 		missed = MissedResource
 	}
 	if a.trace != nil {

@@ -232,7 +232,7 @@ func modelResource(s map[string]any, q Question, f facts, version string) bool {
 	if list == nil {
 		return false
 	}
-	found := false
+	found, unknown := false, false
 	for _, r := range modelList(list) {
 		if r == "*" {
 			found = true
@@ -242,6 +242,10 @@ func modelResource(s map[string]any, q Question, f facts, version string) bool {
 		if ok && modelARN(p, q.Resource) {
 			found = true
 		}
+		unknown = unknown || !ok
+	}
+	if not && !found && unknown && strings.Count(q.Resource, ":") >= 5 {
+		return s["Effect"] == "Deny"
 	}
 	return found != not
 }

@@ -124,6 +124,7 @@ func TestMalformedKeyPolicy(t *testing.T) {
 		{aws(`arn:aws:s3:::bucket`), invalid},
 		{aws(`${aws:PrincipalArn}`), invalid},
 		{keyWith(`"Action":"*","Resource":"*","NotPrincipal":{"AWS":"arn:aws:iam::111122223333:group/admins"}`), invalid},
+		{keyWith(`"Action":"*","Resource":"*","NotPrincipal":{"AWS":"arn:aws:iam::111122223333:user/alice"}`), "Statement[0]: NotPrincipal is for Deny, and cannot be used with Allow"},
 
 		// Actions and resources.
 		{keyWith(`"Principal":"*","Resource":"*","Action":[]`), "Statement[0].Action: the list is empty"},
@@ -205,6 +206,8 @@ func TestMalformedKeyPolicy(t *testing.T) {
 
 		// What AWS KMS refuses since it means less than it seems to.
 		{whenever(`{"ForAllValues:StringEquals":{"kms:EncryptionContext:Department":"a"}}`), textForAllValues},
+		{whenever(`{"ForAnyValue:StringEquals":{"kms:ResourceAliases":"alias/a"}}`), `Statement[0].Condition.ForAnyValue:StringEquals: kms:ResourceAliases is a condition key for identity policies alone`},
+		{whenever(`{"StringLike":{"kms:EncryptionContext:a":[` + strings.Repeat(`"*a?b*",`, 100) + `"*?*"]}}`), `Statement[0]: more than 100 patterns of the document have a ? between two *`},
 		{whenever(`{"ForAllValues:StringLikeIfExists":{"KMS:encryptioncontext:x":"a"}}`), textForAllValues},
 		{whenever(`{"ForAllValues:StringEquals":{"aws:RequestTag/team":"a"}}`), textForAllValues},
 	}

@@ -45,9 +45,9 @@ const (
 
 // names says how p names c. The account's principal names each of the account only as such, but the root user also directly: there
 // is no other way to name it.
-func (p *principals) names(c *caller, deny bool) naming {
+func (p *principals) names(c *caller) naming {
 	if p.not {
-		if p.excepts(c, deny) {
+		if p.excepts(c) {
 			return unnamed
 		}
 		return directly
@@ -65,11 +65,10 @@ func (p *principals) names(c *caller, deny bool) naming {
 	return n
 }
 
-// excepts reports whether a NotPrincipal element leaves c out. In a Deny statement the account's principal stands for the root user alone: the
-// IAM User Guide, "NotPrincipal with Deny", wants user and account both listed, and whoever of the account is not listed stays denied. In an Allow
-// statement it stands for everybody of the account, so that both readings refuse.
-func (p *principals) excepts(c *caller, deny bool) bool {
-	return p.any || p.lists(c) || p.hasAccount(c) && (c.root || !deny)
+// excepts reports whether a NotPrincipal element, which only a Deny can have, leaves c out. The account's principal stands for the root user alone: the
+// IAM User Guide, "NotPrincipal with Deny", wants user and account both listed, and whoever of the account is not listed stays denied.
+func (p *principals) excepts(c *caller) bool {
+	return p.any || p.lists(c) || p.hasAccount(c) && c.root
 }
 
 // lists reports whether p has the ARN of the caller or, for a session, of its role. None of those in p is empty.

@@ -191,7 +191,7 @@ func genStatement(s source, kind Kind, sid string, variables bool) map[string]an
 	}
 	if kind == KeyPolicy {
 		element := "Principal"
-		if s.n(6) == 0 {
+		if s.n(6) == 0 && st["Effect"] == "Deny" {
 			element = "NotPrincipal"
 		}
 		switch s.n(8) {

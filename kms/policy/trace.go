@@ -53,6 +53,11 @@ type trace struct {
 	steps []Step
 }
 
+// shown returns a copy of the first values, as many as a person would read: a request may have thousands, and a document as many tests that fail.
+func shown(values []string) []string {
+	return append([]string(nil), values[:min(len(values), 10)]...)
+}
+
 // add asks the tests that are left, notes the step, and returns what ask.applies does.
 func (tr *trace) add(s *statement, ctx Context, document string, n naming, missed Element) naming {
 	step := Step{Document: document, Statement: s.name, Effect: "Allow", Missed: missed}
@@ -69,8 +74,8 @@ func (tr *trace) add(s *statement, ctx Context, document string, n naming, misse
 			step.Failed = append(step.Failed, FailedTest{
 				Operator: t.raw.operator,
 				Key:      t.raw.key,
-				Wanted:   append([]string(nil), t.raw.values...),
-				Actual:   append([]string(nil), lookup(ctx, t.key)...),
+				Wanted:   shown(t.raw.values),
+				Actual:   shown(lookup(ctx, t.key)),
 			})
 		}
 	}

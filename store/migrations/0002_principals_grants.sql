@@ -89,6 +89,16 @@ CREATE TABLE kms_grant (
 -- One index for each question, because there may be fifty thousand grants on a key and millions on all.
 CREATE INDEX kms_grant_of_key ON kms_grant (key_id, id);
 CREATE INDEX kms_grant_to_grantee ON kms_grant (key_id, grantee, id);
+CREATE INDEX kms_grant_for ON kms_grant (key_id, grantee, operations);
 CREATE INDEX kms_grant_found ON kms_grant (key_id, grantee, found_by, operations);
-CREATE INDEX kms_grant_named ON kms_grant (key_id, name, id) WHERE name IS NOT NULL;
+CREATE INDEX kms_grant_named ON kms_grant (key_id, name, grantee, found_by, operations, id) WHERE name IS NOT NULL;
 CREATE INDEX kms_grant_retirable ON kms_grant (retiring, id) WHERE retiring IS NOT NULL;
+
+-- What the audit log was when it was last signed. One row, or none before the first signature.
+CREATE TABLE audit_anchor (
+	one      BIGINT NOT NULL PRIMARY KEY CHECK (one = 1),
+	log      TEXT   NOT NULL,
+	sequence BIGINT NOT NULL,
+	hash     BYTEA  NOT NULL CHECK (length(hash) = 32),
+	file     BIGINT NOT NULL
+);
