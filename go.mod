@@ -23,8 +23,11 @@ require (
 	golang.org/x/term v0.47.0
 )
 
-// For tests alone.
-require github.com/rogpeppe/go-internal v1.16.0
+// For tests alone: testscript, and the stock client of GetCallerIdentity.
+require (
+	github.com/aws/aws-sdk-go-v2/service/sts v1.51.9
+	github.com/rogpeppe/go-internal v1.16.0
+)
 
 require (
 	github.com/aws/aws-sdk-go-v2/internal/configsources v1.5.11 // indirect
@@ -35,7 +38,6 @@ require (
 	github.com/aws/aws-sdk-go-v2/service/signin v1.12.4 // indirect
 	github.com/aws/aws-sdk-go-v2/service/sso v1.39.4 // indirect
 	github.com/aws/aws-sdk-go-v2/service/ssooidc v1.44.4 // indirect
-	github.com/aws/aws-sdk-go-v2/service/sts v1.51.9 // indirect
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
 	github.com/pkg/errors v0.8.1 // indirect
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect
