@@ -170,7 +170,7 @@ func (s *Service) openHeader(ctx context.Context, who Caller, a access, h header
 		}
 		return s.open(ctx, who, a)
 	}
-	if err := a.checkRequest(); err != nil {
+	if err := checkGrantTokens(a.grantTokens); err != nil {
 		return nil, err
 	}
 	key, err := s.key(ctx, h.key)

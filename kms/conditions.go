@@ -26,7 +26,9 @@ type facts struct {
 	access   *access
 	key      *Key // nil for a request that is about no key
 
-	contextKeys []string // names in the encryption context, ascending, once they were asked for
+	// What a policy may ask hundreds of times of an encryption context with thousands of pairs, once it was asked for.
+	contextKeys []string            // names, ascending
+	context     map[string][]string // values by name in lower case, ascending
 
 	// err is why a value could not be found out. A decision that was made meanwhile does not count.
 	err error
@@ -51,7 +53,11 @@ func (f *facts) Values(name string) ([]string, bool) {
 
 func (f *facts) kmsValues(name string) ([]string, bool) {
 	if wanted, ok := strings.CutPrefix(name, "encryptioncontext:"); ok {
-		return lookFolded(f.access.context, wanted)
+		if f.context == nil {
+			f.context = foldNames(f.access.context)
+		}
+		values := f.context[wanted]
+		return values, values != nil
 	}
 	switch name {
 	case "calleraccount":
@@ -205,6 +211,19 @@ func one(value string) ([]string, bool) {
 		return nil, false
 	}
 	return []string{value}, true
+}
+
+// foldNames returns the values in m by their names in lower case, in ascending order.
+func foldNames(m map[string]string) map[string][]string {
+	folded := make(map[string][]string, len(m))
+	for name, value := range m {
+		name = strings.ToLower(name)
+		folded[name] = append(folded[name], value)
+	}
+	for _, values := range folded {
+		slices.Sort(values)
+	}
+	return folded
 }
 
 // lookFolded returns the values of all names in m that are name but for letter case, in ascending order. The name is in lower case.

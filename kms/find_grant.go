@@ -101,7 +101,8 @@ func (s *Service) findGrantTo(ctx context.Context, grantee string, a *access, ke
 	if !held.many {
 		return a.firstFor(held.grants, operation), nil
 	}
-	more := false
+	// Each pair is a question to the store; of very many, it is cheaper to look at all grants.
+	more := len(a.context) > maxMatches
 	for _, match := range a.matches() {
 		some, err := s.matchingGrants(ctx, foundKey{key.ID, grantee, match, operation})
 		if err != nil {
@@ -132,10 +133,16 @@ func (s *Service) findGrantTo(ctx context.Context, grantee string, a *access, ke
 	}
 }
 
+// maxMatches is how many pairs of an encryption context grants are asked for by.
+const maxMatches = 64
+
 // matches returns what the grants that can be for a are found by. Where no encryption context is used, that is anything.
 func (a *access) matches() []GrantMatch {
-	if !a.cryptographic {
+	switch {
+	case !a.cryptographic:
 		return []GrantMatch{AnyMatch}
+	case len(a.context) > maxMatches:
+		return nil
 	}
 	return grantMatches(a.pairs())
 }

@@ -444,20 +444,46 @@ func TestTagsOfANewKey(t *testing.T) {
 	}
 }
 
-// TestLargeContext: an encryption context is bounded, since every condition and every grant looks at it.
+// TestLargeContext: an encryption context may fill a request. It is looked at once, and not once for each of many grants and conditions.
 func TestLargeContext(t *testing.T) {
 	r := newRig(t, nil)
-	key := r.newKey()
-	for _, size := range []int{8192 - 8 - 1, 8192 - 8} {
-		context := map[string]string{"a": strings.Repeat("x", size)}
-		_, err := r.Encrypt(t.Context(), root, &kms.EncryptRequest{KeyID: key.KeyID, Plaintext: []byte("x"), EncryptionContext: context})
-		if size+9 <= 8192 {
-			must(t, err)
-			must(t, second(r.Decrypt(t.Context(), root, &kms.DecryptRequest{CiphertextBlob: r.encrypt(key.KeyID, "x", context), EncryptionContext: context})))
-		} else if !errors.Is(err, kms.Validation) {
-			t.Errorf("%d bytes: %v", size, err)
-		}
+	var tests []string
+	for i := range 300 {
+		tests = append(tests, fmt.Sprintf(`"kms:EncryptionContext:%d":"%d"`, i, i))
 	}
+	key := r.newKeyWith(keyPolicy(`{"Effect":"Deny","Principal":"*","Action":"kms:Decrypt","Resource":"*","Condition":{"StringNotEquals":{` + strings.Join(tests, ",") + `}}}`))
+	id, err := kms.ParseKeyID(key.KeyID)
+	must(t, err)
+	user := r.add("arn:aws:iam::111122223333:user/app")
+	context := make(map[string]string)
+	for i := range 15_000 {
+		context[fmt.Sprint(i)] = fmt.Sprint(i)
+	}
+	for _, n := range []int{900, 1200} { // few enough to be remembered, and too many
+		must(t, r.store.Update(t.Context(), func(tx kms.Tx) error {
+			for i := range n {
+				g := &kms.Grant{ID: fmt.Sprintf("%032x%032x", n, i), Key: id, Grantee: user.Principal, Issuer: account, Operations: 1 << 1,
+					Constraint: kms.GrantConstraint{Subset: map[string]string{"1": "1", "absent": fmt.Sprint(i)}}}
+				if i == n-1 {
+					g.Constraint.Subset = map[string]string{"14999": "14999"}
+				}
+				if err := tx.InsertGrant(g); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		_, err = r.Encrypt(t.Context(), user, &kms.EncryptRequest{KeyID: key.KeyID, Plaintext: []byte("x"), EncryptionContext: context})
+		must(t, err)
+		delete(context, "14999")
+		_, err = r.Encrypt(t.Context(), user, &kms.EncryptRequest{KeyID: key.KeyID, Plaintext: []byte("x"), EncryptionContext: context})
+		if got := reason(t, err); len(got) > 5000 {
+			t.Errorf("%d bytes of reason", len(got))
+		}
+		context["14999"] = "14999"
+	}
+	blob := r.encrypt(key.KeyID, "x", context)
+	must(t, second(r.Decrypt(t.Context(), root, &kms.DecryptRequest{CiphertextBlob: blob, EncryptionContext: context})))
 }
 
 // TestDenialIsBounded: whoever is denied cannot fill the operator's log.

@@ -38,25 +38,6 @@ type access struct {
 	identity *identity // of the caller, set when it was asked what policies say
 }
 
-// maxContext bounds an encryption context, in bytes of its names and values with four for the length of each. AWS KMS documents no bound of its own
-// than that of the request; here each condition and each grant looks at all of it.
-const maxContext = 8192
-
-// checkRequest refuses what can be refused without looking at anything: grant tokens that are none, and too large an encryption context.
-func (a *access) checkRequest() error {
-	if !a.cryptographic {
-		return checkGrantTokens(a.grantTokens)
-	}
-	size := 0
-	for name, value := range a.context {
-		size += len(name) + len(value) + 8
-	}
-	if size > maxContext {
-		return errorf(Validation, "The encryption context is too large: it has %d bytes, and may have %d.", size, maxContext)
-	}
-	return checkGrantTokens(a.grantTokens)
-}
-
 // pairs returns the encryption context in the form that grants are compared in.
 func (a *access) pairs() []pair {
 	if a.folded == nil {
@@ -104,7 +85,7 @@ const symmetricDefault = "SYMMETRIC_DEFAULT"
 // open is the gate: the only way from a request to a key. It finds the key, decides whether who may do what a says, checks the operation's own
 // conditions, the state of the key and the algorithm, in that order, and, for a dry run, stops there with DryRunSucceeded.
 func (s *Service) open(ctx context.Context, who Caller, a access) (*openKey, error) {
-	if err := a.checkRequest(); err != nil {
+	if err := checkGrantTokens(a.grantTokens); err != nil {
 		return nil, err
 	}
 	key, err := s.resolve(ctx, who, &a)

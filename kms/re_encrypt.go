@@ -56,9 +56,6 @@ func (s *Service) ReEncrypt(ctx context.Context, who Caller, req *ReEncryptReque
 	if err != nil {
 		return nil, err
 	}
-	if err := b.checkRequest(); err != nil {
-		return nil, err
-	}
 	if missing != nil {
 		return nil, missing
 	}

@@ -12,7 +12,8 @@ softhsm_module() {
 }
 
 missing=
-softhsm_module || missing="$missing softhsm2"
+# The module may be there without the tool, which is of another package.
+softhsm_module && command -v softhsm2-util >/dev/null 2>&1 || missing="$missing softhsm2"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 command -v bash >/dev/null 2>&1 || missing="$missing bash"
 echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
