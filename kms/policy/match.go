@@ -245,6 +245,9 @@ func newARNGlob(ts []token) (*arnGlob, bool) {
 
 // spansParts reports whether ts are "*", or begin like an ARN and have a star at the end of a part.
 func spansParts(ts []token) bool {
+	if len(ts) == 0 {
+		return false
+	}
 	if ts[0].kind != star && (ts[0].kind != literal || !strings.HasPrefix(ts[0].text, "arn:")) {
 		return false
 	}

@@ -137,6 +137,7 @@ func TestMalformedKeyPolicy(t *testing.T) {
 		{keyWith(`"Principal":"*","Action":"*","Resource":[]`), "Statement[0].Resource: the list is empty"},
 		{keyWith(`"Principal":"*","Action":"*","Resource":{}`), "Statement[0].Resource: must be a string"},
 		{keyWith(`"Principal":"*","Action":"*","Resource":"key/x"`), `Statement[0].Resource: must be * or an ARN of six parts, with policy variables in the last alone, not "key/x"`},
+		{keyWith(`"Principal":"*","Action":"*","Resource":""`), `Statement[0].Resource: must be * or an ARN of six parts, with policy variables in the last alone, not ""`},
 		{keyWith(`"Principal":"*","Action":"*","Resource":"arn:aws:kms"`), `Statement[0].Resource: must be * or an ARN of six parts, with policy variables in the last alone, not "arn:aws:kms"`},
 		{keyWith(`"Principal":"*","Action":"*","Resource":"arn:aws:k*s:key/x"`), `Statement[0].Resource: must be * or an ARN of six parts, with policy variables in the last alone, not "arn:aws:k*s:key/x"`},
 		{keyWith(`"Principal":"*","Action":"*","Resource":"*:key/x"`), `Statement[0].Resource: must be * or an ARN of six parts, with policy variables in the last alone, not "*:key/x"`},
