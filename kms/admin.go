@@ -86,12 +86,25 @@ func (a *Admin) ResetKeyPolicy(ctx context.Context, id KeyID) error {
 		err = ErrNotStored
 	}
 	if err == nil {
-		text := defaultPolicy(a.partition, key.Account)
-		err = a.update(ctx, "PutKeyPolicy", key.Account, parameters{"keyId": id.String(), "policyName": onlyPolicy, "policy": text}, func(tx Tx) error {
-			return tx.SetPolicy(id, text)
-		})
+		err = a.resetKeyPolicy(ctx, key)
 	}
 	return describeMissing(err, "key "+id.String())
+}
+
+func (a *Admin) resetKeyPolicy(ctx context.Context, key *Key) error {
+	text := defaultPolicy(a.partition, key.Account)
+	r, err := adminRecord(a.operator, a.region, "PutKeyPolicy", key.Account, parameters{"keyId": key.ID.String(), "policyName": onlyPolicy, "policy": text})
+	if err != nil {
+		return err
+	}
+	keyARN := arn{a.partition, a.region, key.Account, "key/" + key.ID.String()}.String()
+	r.Resources = []audit.Resource{{ARN: keyARN, AccountID: key.Account}}
+	return a.store.Update(ctx, func(tx Tx) error {
+		if err := tx.SetPolicy(key.ID, text); err != nil {
+			return err
+		}
+		return insertEvent(tx, r)
+	})
 }
 
 // CreateAccount makes an account. Nobody can use it until its root, or a user in it, has an access key.

@@ -131,13 +131,16 @@ func (s *Service) openCiphertext(ctx context.Context, who Caller, a access, h he
 		return key, err
 	}
 	// Another node may have rotated the key a moment ago, and what it encrypts since must open here: look at the key as it is now.
-	if _, err := s.readKey(ctx, h.key, false); err == nil {
-		key, err = s.openHeader(ctx, who, a, h)
-		if err != errNoMaterial {
-			return key, err
-		}
+	switch _, err := s.readKey(ctx, h.key, false); {
+	case isNotStored(err):
+		s.keys.forget() // it is gone
+	case err != nil:
+		return nil, err
 	}
-	return nil, errCiphertext
+	if key, err = s.openHeader(ctx, who, a, h); err == errNoMaterial {
+		err = errCiphertext
+	}
+	return key, err
 }
 
 // errNoMaterial says that the key of a ciphertext may be used, and that the ciphertext's material is not known to be one of its.
@@ -151,9 +154,11 @@ func (s *Service) openHeader(ctx context.Context, who Caller, a access, h header
 		if key, err := s.key(ctx, id); err == nil && key.Account != who.Account {
 			full := a
 			full.keyID = s.keyARN(key.Account, id)
+			noted := who.trail.noted()
 			if k, err := s.openHeader(ctx, who, full, h); !errors.Is(err, AccessDenied) {
 				return k, err
 			}
+			who.trail.forget(noted) // the record says no more than the answer
 		}
 	}
 	if a.keyID != "" {

@@ -89,8 +89,10 @@ func (s *Service) recordEvents(ctx context.Context) error {
 			if e.Sequence <= s.recorded {
 				continue // before, and could not be deleted then
 			}
+			// Once it is with the log it may be recorded, whatever ctx says, and must not be again.
+			ctx := context.WithoutCancel(ctx)
 			err := s.audit.Append(ctx, s.eventRecord(e))
-			if err != nil && s.audit.Err() == nil && ctx.Err() == nil {
+			if err != nil && s.audit.Err() == nil {
 				err = s.audit.Append(ctx, s.unreadable(e, err)) // the log is well, and will not have it
 			}
 			if err != nil {

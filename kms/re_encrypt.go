@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"slices"
 	"strconv"
 )
 
@@ -45,9 +46,16 @@ func (s *Service) ReEncrypt(ctx context.Context, who Caller, req *ReEncryptReque
 	b := use("kms:ReEncryptTo", req.DestinationKeyID, req.DestinationEncryptionContext, req.GrantTokens, req.DryRun)
 	b.algorithm = req.DestinationEncryptionAlgorithm
 	// The destination is found first, because conditions on either key ask whether they are one, but refused in its turn.
+	// One that is not there is not the source.
+	const same = "kms:reencryptonsamekey"
+	b.conditions = []condition{{same, []string{"false"}}}
 	destination, missing := s.resolve(ctx, who, &b)
-	same := condition{"kms:reencryptonsamekey", []string{strconv.FormatBool(missing == nil && s.isSource(ctx, who, a, req.CiphertextBlob, destination))}}
-	a.conditions, b.conditions = []condition{same}, []condition{same}
+	read := req.CiphertextBlob
+	if slices.Contains(req.DryRunModifiers, ignoreCiphertext) {
+		read = nil
+	}
+	a.conditions = []condition{{same, []string{strconv.FormatBool(missing == nil && s.isSource(ctx, who, a, read, destination))}}}
+	b.conditions = a.conditions
 
 	from, h, sealed, err := s.openSource(ctx, who, a, source{
 		blob: req.CiphertextBlob, blobName: "ciphertextBlob", keyName: "SourceKeyId",

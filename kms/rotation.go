@@ -142,7 +142,7 @@ func (s *Service) resumeRotation(ctx context.Context, id KeyID, now time.Time) e
 	switch {
 	case m == nil || !key.State.visible():
 		return nil // not pending any more, or being destroyed
-	case m.Created.Add(handOver).After(now) && !m.Created.After(now): // one from the future was begun before a clock was set back
+	case m.Created.Add(handOver).After(now) && !m.Created.After(now.Add(handOver)): // one from further on was begun before a clock was set back
 		return nil
 	case key.State == StatePendingDeletion && key.DeletionDate.Before(now.Add(destroyedSoon)):
 		return nil

@@ -40,6 +40,21 @@ func (t *trail) resource(account, arn string) {
 	t.resources = append(t.resources, audit.Resource{ARN: arn, AccountID: account, Type: "AWS::KMS::Key"})
 }
 
+// noted returns how many resources are noted, for forget.
+func (t *trail) noted() int {
+	if t == nil {
+		return 0
+	}
+	return len(t.resources)
+}
+
+// forget takes back the resources after the first n.
+func (t *trail) forget(n int) {
+	if t != nil {
+		t.resources = t.resources[:n]
+	}
+}
+
 // grant notes a grant that allowed the request, if one did: ReEncrypt may need two.
 func (t *trail) grant(g *Grant) {
 	if t != nil && g != nil && !slices.Contains(t.grants, g.ID) {

@@ -257,7 +257,7 @@ func resetKeyPolicy(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	id, err := kms.ParseKeyID(text[strings.LastIndexByte(text, '/')+1:]) // or its ARN
+	id, err := kms.ParseKeyID(text)
 	if err != nil {
 		return misuse("%q is not a key id", text)
 	}
