@@ -31,7 +31,7 @@ type everything struct {
 	Limited map[string]string `json:"Limited" aws:"max=1,item.min=1,item.max=3"`
 	Tokens  []string          `json:"GrantTokens" aws:"max=2,item.min=1,item.max=5"`
 	Mods    []string          `json:"DryRunModifiers" aws:"item.enum=A|B"`
-	Words   []string          `json:"Words" aws:"item.pattern=hex64"`
+	Words   []string          `json:"Words" aws:"item.pattern=alias"`
 	Tags    []tag             `json:"Tags" aws:"max=3"`
 	Inner   *inner            `json:"Constraints"`
 	Spec    keyspec.Spec      `json:"KeyPairSpec"`
@@ -250,8 +250,8 @@ func TestConstraints(t *testing.T) {
 			"Member must satisfy constraint: [Member must have length less than or equal to 5, Member must have length greater than or equal to 1, Member must not be null]"},
 		{`"KeyId":"k","DryRunModifiers":["C"]`, "1 validation error detected: Value '[C]' at 'dryRunModifiers" + failed +
 			"Member must satisfy constraint: [Member must satisfy enum value set: [A, B]]"},
-		{`"KeyId":"k","Words":["ab","G"]`, "1 validation error detected: Value '[ab, G]' at 'words" + failed +
-			"Member must satisfy constraint: [Member must satisfy regular expression pattern: ^[a-f0-9]+$]"},
+		{`"KeyId":"k","Words":["ab","G!"]`, "1 validation error detected: Value '[ab, G!]' at 'words" + failed +
+			"Member must satisfy constraint: [Member must satisfy regular expression pattern: ^[a-zA-Z0-9:/_-]+$]"},
 		{`"KeyId":"k","Tags":[{"TagKey":"","TagValue":""},{"TagKey":"toolong","TagValue":"toolong"}]`,
 			"3 validation errors detected: Value '' at 'tags.1.member.tagKey" + failed + "Member must have length greater than or equal to 1; " +
 				"Value 'toolong' at 'tags.2.member.tagKey" + failed + "Member must have length less than or equal to 5; " +

@@ -49,16 +49,12 @@ func compilePattern(printed, re string) *pattern {
 
 // patterns are the regular expressions of the model (KMS API 2014-11-01), under the name of what they describe.
 var patterns = map[string]*pattern{
-	"alias":       compilePattern(`^[a-zA-Z0-9:/_-]+$`, `[a-zA-Z0-9:/_-]+`),
-	"keyid":       compilePattern(`^\p{ASCII}+$`, `[\x00-\x7F]+`), // Java's class; not in the model, but KMS applies it
-	"hex64":       compilePattern(`^[a-f0-9]+$`, `[a-f0-9]+`),
-	"marker":      compilePattern(`[\u0020-\u00FF]*`, `[\x{20}-\x{FF}]*`),
-	"description": compilePattern(`^[a-zA-Z0-9:/_\s.-]+$`, `[a-zA-Z0-9:/_\s.-]+`), // of key material
-	"name":        compilePattern(`^[a-zA-Z0-9:/_-]+$`, `[a-zA-Z0-9:/_-]+`),       // of a grant
-	"policy":      compilePattern(`[\u0009\u000A\u000D\u0020-\u00FF]+`, `[\x{09}\x{0A}\x{0D}\x{20}-\x{FF}]+`),
-	"policyname":  compilePattern(`[\w]+`, `\w+`),
-	"principal":   compilePattern(`^[\w+=,.@:/-]+$`, `[\w+=,.@:/-]+`),
-	"region":      compilePattern(`^([a-z]+-){2,3}\d+$`, `([a-z]+-){2,3}\d+`),
+	"alias":      compilePattern(`^[a-zA-Z0-9:/_-]+$`, `[a-zA-Z0-9:/_-]+`),
+	"marker":     compilePattern(`[\u0020-\u00FF]*`, `[\x{20}-\x{FF}]*`),
+	"name":       compilePattern(`^[a-zA-Z0-9:/_-]+$`, `[a-zA-Z0-9:/_-]+`), // of a grant
+	"policy":     compilePattern(`[\u0009\u000A\u000D\u0020-\u00FF]+`, `[\x{09}\x{0A}\x{0D}\x{20}-\x{FF}]+`),
+	"policyname": compilePattern(`[\w]+`, `\w+`),
+	"principal":  compilePattern(`^[\w+=,.@:/-]+$`, `[\w+=,.@:/-]+`),
 }
 
 // parseRule reads the tag of one member. A tag is written by us, so its errors are ours and end in a panic when the plan is compiled.

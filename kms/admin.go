@@ -194,14 +194,6 @@ func named(arn PrincipalARN, more parameters) parameters {
 	return p
 }
 
-// title returns the name of a kind inside an event's name.
-func title(k PrincipalKind) string {
-	if k == Role {
-		return "Role"
-	}
-	return "User"
-}
-
 // CreatePrincipal makes a user or a role, without any right.
 func (a *Admin) CreatePrincipal(ctx context.Context, arn PrincipalARN, tags map[string]string) (*Principal, error) {
 	if arn.IsRoot() || !principalName.MatchString(arn.Name) {
@@ -212,7 +204,7 @@ func (a *Admin) CreatePrincipal(ctx context.Context, arn PrincipalARN, tags map[
 	}
 	prefix := map[PrincipalKind]string{User: "AIDA", Role: "AROA"}[arn.Kind]
 	p := &Principal{Account: arn.Account, Kind: arn.Kind, Name: arn.Name, ID: newIAMID(prefix), Created: time.Now().UTC().Truncate(time.Millisecond), Tags: tags}
-	err := a.update(ctx, "Create"+title(arn.Kind), arn.Account, named(arn, parameters{"tags": tags}), func(tx Tx) error {
+	err := a.update(ctx, "Create"+arn.Kind.Title(), arn.Account, named(arn, parameters{"tags": tags}), func(tx Tx) error {
 		return tx.InsertPrincipal(p)
 	})
 	switch {
@@ -242,7 +234,7 @@ func (a *Admin) SetTags(ctx context.Context, arn PrincipalARN, tags map[string]s
 	if err := checkPrincipalTags(tags); err != nil {
 		return err
 	}
-	err := a.update(ctx, "Tag"+title(arn.Kind), arn.Account, named(arn, parameters{"tags": tags}), func(tx Tx) error {
+	err := a.update(ctx, "Tag"+arn.Kind.Title(), arn.Account, named(arn, parameters{"tags": tags}), func(tx Tx) error {
 		return tx.SetPrincipalTags(arn.Account, arn.Kind, arn.Name, tags)
 	})
 	return describeMissing(err, arn.String())
@@ -250,7 +242,7 @@ func (a *Admin) SetTags(ctx context.Context, arn PrincipalARN, tags map[string]s
 
 // DeletePrincipal drops a user or a role with its policies, access keys and sessions.
 func (a *Admin) DeletePrincipal(ctx context.Context, arn PrincipalARN) error {
-	err := a.update(ctx, "Delete"+title(arn.Kind), arn.Account, named(arn, nil), func(tx Tx) error {
+	err := a.update(ctx, "Delete"+arn.Kind.Title(), arn.Account, named(arn, nil), func(tx Tx) error {
 		for {
 			some, err := tx.Credentials(arn.String(), "", listBatch)
 			if err != nil {
@@ -278,7 +270,7 @@ func (a *Admin) PutPolicy(ctx context.Context, arn PrincipalARN, p NamedPolicy) 
 		return fmt.Errorf("policy %s: %w", p.Name, err)
 	}
 	more := parameters{"policyName": p.Name, "policyDocument": p.Text}
-	err := a.update(ctx, "Put"+title(arn.Kind)+"Policy", arn.Account, named(arn, more), func(tx Tx) error {
+	err := a.update(ctx, "Put"+arn.Kind.Title()+"Policy", arn.Account, named(arn, more), func(tx Tx) error {
 		now, err := tx.Principal(arn.Account, arn.Kind, arn.Name)
 		if err != nil {
 			return err
@@ -299,7 +291,7 @@ func (a *Admin) PutPolicy(ctx context.Context, arn PrincipalARN, p NamedPolicy) 
 
 // DeletePolicy takes an identity policy from a user or a role.
 func (a *Admin) DeletePolicy(ctx context.Context, arn PrincipalARN, name string) error {
-	err := a.update(ctx, "Delete"+title(arn.Kind)+"Policy", arn.Account, named(arn, parameters{"policyName": name}), func(tx Tx) error {
+	err := a.update(ctx, "Delete"+arn.Kind.Title()+"Policy", arn.Account, named(arn, parameters{"policyName": name}), func(tx Tx) error {
 		return tx.DeletePrincipalPolicy(arn.Account, arn.Kind, arn.Name, name)
 	})
 	return describeMissing(err, fmt.Sprintf("policy %s of %s", name, arn))

@@ -15,6 +15,14 @@ const (
 	Role PrincipalKind = "role"
 )
 
+// Title returns the kind as it is written inside the names of operations and of JSON members: "User" or "Role".
+func (k PrincipalKind) Title() string {
+	if k == Role {
+		return "Role"
+	}
+	return "User"
+}
+
 // A Principal is a user or a role of an account: somebody to whom identity policies are attached and access keys belong. The root of an account is
 // none: it is the account itself, and has no policies.
 type Principal struct {

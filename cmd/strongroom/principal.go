@@ -139,16 +139,9 @@ func (j *principalJSON) tagText() string {
 // printPrincipal prints what was made or changed.
 func printPrincipal(c *cli.Context, kind kms.PrincipalKind, j principalJSON) error {
 	if c.Bool("json") {
-		return printJSON(c, map[string]principalJSON{kindTitle(kind): j})
+		return printJSON(c, map[string]principalJSON{kind.Title(): j})
 	}
 	return printTable(c, [][]string{{j.Arn}})
-}
-
-func kindTitle(kind kms.PrincipalKind) string {
-	if kind == kms.Role {
-		return "Role"
-	}
-	return "User"
 }
 
 // openPrincipal opens the deployment of a command on one user or role.
@@ -206,7 +199,7 @@ func listPrincipals(c *cli.Context, kind kms.PrincipalKind) error {
 		}
 	}
 	if c.Bool("json") {
-		return printJSON(c, map[string][]principalJSON{kindTitle(kind) + "s": all})
+		return printJSON(c, map[string][]principalJSON{kind.Title() + "s": all})
 	}
 	if len(all) == 0 {
 		note(c, "there are no %ss:  strongroom %s create NAME", kind, kind)
@@ -238,7 +231,7 @@ func showPrincipal(c *cli.Context, kind kms.PrincipalKind) error {
 		j.Keys = append(j.Keys, describedCredential(&keys[i]))
 	}
 	if c.Bool("json") {
-		return printJSON(c, map[string]principalJSON{kindTitle(kind): j})
+		return printJSON(c, map[string]principalJSON{kind.Title(): j})
 	}
 	rows := [][]string{
 		{"ARN", j.Arn},

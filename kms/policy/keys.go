@@ -106,12 +106,6 @@ var keyTable = []string{
 	"aws:username",
 }
 
-// KnownKeys returns the condition keys of the namespaces kms, strongroom and aws as documentation writes them. Keys of other namespaces
-// are not checked.
-func KnownKeys() []string {
-	return append([]string(nil), keyTable...)
-}
-
 // The table, in lower case: whole names, and those that end in "<...>" up to it.
 var keyNames, keyPrefixes = indexKeys()
 
