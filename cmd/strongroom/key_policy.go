@@ -108,7 +108,9 @@ func putKeyPolicy(c *cli.Context) error {
 			"--bypass-lockout-check puts it all the same, if somebody else is to have the key")
 	case err != nil:
 		return err
-	case c.Bool("json"):
+	}
+	warnPolicy(c, policy.KeyPolicy, text)
+	if c.Bool("json") {
 		return printJSON(c, keyPolicyJSON{KeyID: key, PolicyName: onlyPolicy})
 	}
 	note(c, "the policy of key %s is replaced", key)

@@ -76,8 +76,8 @@ func policyCheckCommand() *cli.Command {
 		Name:      "check",
 		Usage:     "say what is wrong with a policy, if anything is",
 		ArgsUsage: "FILE|-",
-		Description: `Reads it exactly as the server does when it is attached. Needs no deployment, and says nothing about what it would allow: for
-that, strongroom explain.
+		Description: `Reads it exactly as the server does when it is attached. Warns of conditions on attestation documents that cannot be meant. Needs no
+deployment, and says nothing about what it would allow: for that, strongroom explain.
 
 Example:  strongroom policy check policy.json
 
@@ -122,14 +122,17 @@ func checkPolicy(c *cli.Context) error {
 	if c.Bool("key-policy") {
 		kind, word = policy.KeyPolicy, "a key policy"
 	}
-	_, fault := policy.Parse(kind, text)
+	document, fault := policy.Parse(kind, text)
 	if c.Bool("json") {
 		j := struct {
-			Valid bool
-			Fault string `json:",omitempty"`
+			Valid    bool
+			Fault    string   `json:",omitempty"`
+			Warnings []string `json:",omitempty"`
 		}{Valid: fault == nil}
 		if fault != nil {
 			j.Fault = fault.Error()
+		} else {
+			j.Warnings = document.Warnings()
 		}
 		if err := printJSON(c, j); err != nil {
 			return err
@@ -142,8 +145,20 @@ func checkPolicy(c *cli.Context) error {
 	if fault != nil {
 		return fmt.Errorf("%s is not %s: %s", file, word, printable(fault.Error()))
 	}
+	warnPolicy(c, kind, text)
 	note(c, "%s is %s without a fault", file, word)
 	return nil
+}
+
+// warnPolicy tells the author of a policy what in it cannot be meant.
+func warnPolicy(c *cli.Context, kind policy.Kind, text string) {
+	d, err := policy.Parse(kind, text)
+	if err != nil {
+		return // which is not for a warning
+	}
+	for _, w := range d.Warnings() {
+		note(c, "warning: %s", printable(w))
+	}
 }
 
 // openOwner opens the deployment of a command on a user or role, and returns what else names say that it was given.
@@ -183,6 +198,7 @@ func putPolicy(c *cli.Context) error {
 	if err := s.admin.PutPolicy(c.Context, arn, kms.NamedPolicy{Name: args[0], Text: text}); err != nil {
 		return err
 	}
+	warnPolicy(c, policy.IdentityPolicy, text)
 	return printPolicy(c, arn, args[0])
 }
 
