@@ -25,7 +25,7 @@ lint:
 
 # Requests per second and latencies, next to a server that answers nothing.
 bench: deps
-	$(GO) test -run '^$$' -bench . -benchtime 1s ./keyspec ./hsm/... ./store ./kms ./awsapi
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./keyspec ./hsm/... ./store ./kms ./kms/attest ./awsapi
 	$(GO) run ./test/bench
 
 # A minute, or FUZZ, for each fuzz target.

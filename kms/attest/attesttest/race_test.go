@@ -1,0 +1,5 @@
+//go:build race
+
+package attesttest_test
+
+func init() { raceDetector = true }

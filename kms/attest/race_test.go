@@ -1,0 +1,5 @@
+//go:build race
+
+package attest_test
+
+func init() { raceDetector = true }
