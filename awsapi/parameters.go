@@ -4,8 +4,6 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -114,48 +112,8 @@ func appendMap(b []byte, m map[string]string) []byte {
 	return append(b, '}')
 }
 
-// appendText appends a string. Beyond what JSON demands, what is not ASCII and does not print is escaped: a record is read at a terminal, and must
-// not be able to turn the direction of its text around. Nothing becomes more than three times as long in bytes by it, which keeps the largest request's
-// record below the bound that the audit log has.
+// appendText appends a string. What does not print, the audit log escapes.
 func appendText(b []byte, s string) []byte {
-	start := len(b)
 	b, _ = jsontext.AppendQuote(b, s) // an error is about text that is not UTF-8, and the decoder lets through none
-	if prints(b[start:]) {
-		return b
-	}
-	quoted := string(b[start:])
-	b = b[:start]
-	for _, r := range quoted {
-		switch {
-		case r < utf8.RuneSelf || unicode.IsPrint(r):
-			b = utf8.AppendRune(b, r)
-		case r > 0xFFFF:
-			r -= 0x10000
-			b = appendEscape(b, 0xD800+r>>10)
-			b = appendEscape(b, 0xDC00+r&0x3FF)
-		default:
-			b = appendEscape(b, r)
-		}
-	}
 	return b
-}
-
-// prints reports whether no character of s beyond ASCII is one that does not print.
-func prints(s []byte) bool {
-	for i, c := range s {
-		if c >= utf8.RuneSelf {
-			for _, r := range string(s[i:]) {
-				if r >= utf8.RuneSelf && !unicode.IsPrint(r) {
-					return false
-				}
-			}
-			return true
-		}
-	}
-	return true
-}
-
-func appendEscape(b []byte, r rune) []byte {
-	const digits = "0123456789abcdef"
-	return append(b, '\\', 'u', digits[r>>12&15], digits[r>>8&15], digits[r>>4&15], digits[r&15])
 }

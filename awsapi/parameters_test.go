@@ -167,28 +167,6 @@ func TestParametersKeepSecrets(t *testing.T) {
 	}
 }
 
-// TestParametersPrint: a record may be shown at a terminal.
-func TestParametersPrint(t *testing.T) {
-	for text, want := range map[string]string{
-		"plain":             `"plain"`,
-		"":                  `""`,
-		"日本 é":              `"日本 é"`,
-		"a\u202eb":          `"a\u202eb"`,
-		"\u0085\"\\\u2028":  `"\u0085\"\\\u2028"`,
-		"\u001b[2J":         `"\u001b[2J"`,
-		"é\U000e0001\u00ad": `"é\udb40\udc01\u00ad"`,
-	} {
-		got := string(appendText([]byte("x"), text))
-		if got != "x"+want {
-			t.Errorf("%q: got %s, want %s", text, got, want)
-		}
-		var back string
-		if err := json.Unmarshal([]byte(got[1:]), &back); err != nil || back != text {
-			t.Errorf("%q: became %q, %v", text, back, err)
-		}
-	}
-}
-
 // TestParametersAreBounded: the largest request has a record that the audit log takes, below 1 MiB.
 func TestParametersAreBounded(t *testing.T) {
 	for _, unit := range []string{"\u0085", "\u202e", "\U000e0001", "\x7f", `\u0001`, `\n`, `\"`, `\/`} {

@@ -184,7 +184,27 @@ func appendValue(b []byte, name string, value []byte) ([]byte, error) {
 			return b, fmt.Errorf("audit: %s: %w", name, err)
 		}
 	}
-	return append(b, v...), nil
+	return appendPrintable(b, v), nil
+}
+
+// appendPrintable appends JSON in which what is not ASCII and does not print is escaped, as appendString does it: such characters stand in strings only.
+// Nothing becomes more than three times as long in bytes by it, which keeps the record of the largest request below maxRecord.
+func appendPrintable(b, value []byte) []byte {
+	done := 0 // value[:done] is written
+	for i := 0; i < len(value); {
+		if value[i] < utf8.RuneSelf {
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRune(value[i:])
+		if !unicode.IsPrint(r) {
+			b = append(b, value[done:i]...)
+			b = appendRune(b, r)
+			done = i + n
+		}
+		i += n
+	}
+	return append(b, value[done:]...)
 }
 
 // shallow reports whether a value is surely less deep than the 10,000 levels at which a reader gives up on the line.
@@ -260,18 +280,23 @@ func appendString(b []byte, s string) []byte {
 			b = append(b, `\t`...)
 		case r == utf8.RuneError && n == 1:
 			b = append(b, "\uFFFD"...)
-		case r > 0xFFFF:
-			r -= 0x10000
-			b = appendEscape(b, 0xD800+r>>10)
-			b = appendEscape(b, 0xDC00+r&0x3FF)
 		default:
-			b = appendEscape(b, r)
+			b = appendRune(b, r)
 		}
 		i += n
 		done = i
 	}
 	b = append(b, s[done:]...)
 	return append(b, '"')
+}
+
+// appendRune appends the escape of a character, or the two of one beyond the Basic Multilingual Plane (RFC 8259, section 7).
+func appendRune(b []byte, r rune) []byte {
+	if r > 0xFFFF {
+		r -= 0x10000
+		return appendEscape(appendEscape(b, 0xD800+r>>10), 0xDC00+r&0x3FF)
+	}
+	return appendEscape(b, r)
 }
 
 func appendEscape(b []byte, r rune) []byte {

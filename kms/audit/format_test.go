@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -148,6 +149,31 @@ func TestStrings(t *testing.T) {
 			if !jsontext.Value(b).IsValid() || bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' || r == 0x7F || r == 0x202E }) {
 				t.Errorf("%q is written as %q", s, b)
 			}
+		}
+	}
+}
+
+// TestValues: what a record is given as JSON says the same in the log, and moves no cursor there.
+func TestValues(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"a":"日本 é"}`:                       `{"a":"日本 é"}`,
+		"{\"a\u202eb\":[\"\u0085\\u2028\"]}": `{"a\u202eb":["\u0085\u2028"]}`,
+		"\"é\U000e0001\u00ad\"":              `"é\udb40\udc01\u00ad"`,
+		"\"\u009b2J\"":                       `"\u009b2J"`,
+	} {
+		b, err := appendValue(nil, "v", []byte(text))
+		if got := string(b); err != nil || got != `,"v":`+want {
+			t.Errorf("%q is written as %s, %v", text, got, err)
+		}
+		var was, is any
+		if json.Unmarshal([]byte(text), &was) != nil || json.Unmarshal([]byte(want), &is) != nil || !reflect.DeepEqual(was, is) {
+			t.Errorf("%q means another thing than %s", text, want)
+		}
+	}
+	for _, unit := range []string{"\u0085", "\u202e", "\U000e0001", "\u00ad"} {
+		text := `"` + strings.Repeat(unit, 50_000) + `"`
+		if b := appendPrintable(nil, []byte(text)); len(b) > 3*len(text) {
+			t.Errorf("%q: %d bytes became %d", unit, len(text), len(b))
 		}
 	}
 }
