@@ -36,7 +36,7 @@ var keyTable = []string{
 	"kms:PrimaryRegion",
 	"kms:ReEncryptOnSameKey",
 	"kms:RecipientAttestation:ImageSha384",
-	"kms:RecipientAttestation:NitroTPMPCR<0-31>",
+	"kms:RecipientAttestation:NitroTPMPCR<0-23>",
 	"kms:RecipientAttestation:PCR<0-31>",
 	"kms:ReplicaRegion",
 	"kms:RequestAlias",
@@ -155,8 +155,12 @@ func isKnown(lower string) bool {
 			return true
 		default:
 			// A platform configuration register is written without leading zeros.
+			last := 31
+			if strings.HasSuffix(prefix, "tpmpcr") {
+				last = 23
+			}
 			n, err := strconv.Atoi(rest)
-			return err == nil && 0 <= n && n <= 31 && strconv.Itoa(n) == rest
+			return err == nil && 0 <= n && n <= last && strconv.Itoa(n) == rest
 		}
 	}
 	return false

@@ -201,6 +201,7 @@ func TestMalformedKeyPolicy(t *testing.T) {
 		{whenever(`{"StringEquals":{"kms:RecipientAttestation:PCR01":"a"}}`), `Statement[0].Condition.StringEquals: unknown condition key "kms:RecipientAttestation:PCR01"`},
 		{whenever(`{"StringEquals":{"kms:RecipientAttestation:PCR":"a"}}`), `Statement[0].Condition.StringEquals: unknown condition key "kms:RecipientAttestation:PCR"`},
 		{whenever(`{"StringEquals":{"kms:RecipientAttestation:NitroTPMPCR-1":"a"}}`), `Statement[0].Condition.StringEquals: unknown condition key "kms:RecipientAttestation:NitroTPMPCR-1"`},
+		{whenever(`{"StringEquals":{"kms:RecipientAttestation:NitroTPMPCR24":"a"}}`), `Statement[0].Condition.StringEquals: unknown condition key "kms:RecipientAttestation:NitroTPMPCR24"`},
 		{whenever(`{"StringEquals":{"strongroom:RecipientAttestation:PCR0":"a"}}`), `Statement[0].Condition.StringEquals: unknown condition key "strongroom:RecipientAttestation:PCR0"`},
 		{whenever(`{"StringEquals":{"aws:ResourceTag":"a"}}`), `Statement[0].Condition.StringEquals: unknown condition key "aws:ResourceTag"`},
 		{whenever(`{"StringEquals":{"AWS:SourceIpAddress":"a"}}`), `Statement[0].Condition.StringEquals: unknown condition key "AWS:SourceIpAddress"`},
@@ -257,7 +258,7 @@ func TestAccepted(t *testing.T) {
 		{KeyPolicy, `{"Statement":[{"Sid":"a b","Effect":"Deny",` + rest + `},{"Sid":"a b","Effect":"Deny",` + rest + `}]}`},
 		{KeyPolicy, whenever(`{"StringEquals":{"saml:aud":"x","accounts.google.com:sub":"y","oidc.eks.eu-central-1.amazonaws.com/id/EX:aud":"z"}}`)},
 		{KeyPolicy, whenever(`{"StringEquals":{"kms:EncryptionContext:aws:s3:arn":"x","kms:EncryptionContext:a b/é":"y"}}`)},
-		{KeyPolicy, whenever(`{"StringEquals":{"kms:RecipientAttestation:PCR0":"x","kms:RecipientAttestation:NitroTPMPCR31":"y"}}`)},
+		{KeyPolicy, whenever(`{"StringEquals":{"kms:RecipientAttestation:PCR0":"x","kms:RecipientAttestation:NitroTPMPCR23":"y"}}`)},
 		{KeyPolicy, whenever(`{"StringEquals":{"strongroom:RecipientAttestation:Root":"x"}}`)},
 		{KeyPolicy, whenever(`{"ForAllValues:StringEquals":{"aws:TagKeys":"x","kms:EncryptionContextKeys":"y","aws:ResourceTag/a":"z"}}`)},
 		{KeyPolicy, `{"Statement":{"Effect":"Deny",` + rest + `,"Condition":{"ForAllValues:StringEquals":{"kms:EncryptionContext:a":"b"}}}}`},
@@ -279,7 +280,7 @@ func TestAccepted(t *testing.T) {
 
 func TestKnownKeys(t *testing.T) {
 	for _, k := range keyTable {
-		name := strings.NewReplacer("<0-31>", "7", "<name>", "a", "<key>", "a").Replace(k)
+		name := strings.NewReplacer("<0-31>", "7", "<0-23>", "7", "<name>", "a", "<key>", "a").Replace(k)
 		for _, key := range []string{name, strings.ToUpper(name)} {
 			if got, err := knownKey("", key); err != nil || got != strings.ToLower(name) {
 				t.Errorf("%s: %q, %v", key, got, err)

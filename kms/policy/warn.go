@@ -1,50 +1,69 @@
 package policy
 
 import (
-	"encoding/hex"
 	"fmt"
 	"strings"
 )
 
-// digestKeys begins the names, in lower case, of the condition keys whose values are SHA-384 digests of attestation documents, in lower-case hex.
-const digestKeys = "kms:recipientattestation:"
+// The names of the condition keys of attestation documents begin with these, in lower case. Those of the first are SHA-384 digests in lower-case hex. Each has
+// one value, or none if the request has no document.
+const (
+	digestKeys = "kms:recipientattestation:"
+	anchorKeys = "strongroom:recipientattestation:"
+)
 
-// Warnings returns what is right in the document as such, but cannot be meant: conditions on attestation documents that let nobody in, or
-// everybody but those who differ in all they ask for. Each is a sentence for the author.
+// Warnings returns what is right in the document as such, but cannot be meant: conditions on attestation documents that match none, and those that
+// let in who has none or another. Each is a sentence for the author.
 func (d *Document) Warnings() []string {
 	var all []string
 	for i := range d.statements {
 		s := &d.statements[i]
 		differ := 0
-		for _, t := range s.tests {
-			if !strings.HasPrefix(t.key, digestKeys) || t.null != nil {
+		for j := range s.tests {
+			t := &s.tests[j]
+			digest := strings.HasPrefix(t.key, digestKeys)
+			if !digest && !strings.HasPrefix(t.key, anchorKeys) || t.null != nil {
 				continue
 			}
-			if t.negated && !t.ifExists {
+			warn := func(format string, args ...any) {
+				all = append(all, faultf("statement %s: %s %s: %s", s.name, t.raw.operator, t.raw.key, fmt.Sprintf(format, args...)).Error())
+			}
+			absent := t.holds(nil, s.deny)
+			switch {
+			case !s.deny && absent:
+				warn("holds without a document too, and so this Allow lets in who has none")
+			case s.deny && t.negated && !absent:
+				warn("does not hold without a document, and so this Deny lets in who has none")
+			case s.deny && t.negated:
 				differ++
 			}
 			for _, value := range t.raw.values {
-				if why := notDigest(t.raw.operator, value); why != "" {
-					all = append(all, faultf("statement %s: %s %s: %q %s", s.name, t.raw.operator, t.raw.key, value, why).Error())
+				if why := notDigest(t.raw.operator, value); digest && why != "" {
+					warn("%q %s", value, why)
 				}
 			}
 		}
-		if s.deny && differ > 1 {
-			all = append(all, fmt.Sprintf("statement %s denies only what differs in all %d registers that it names: one statement for each would deny what differs in any", s.name, differ))
+		if differ > 1 {
+			all = append(all, fmt.Sprintf("statement %s denies only what differs in all %d things that it asks of a document: one statement for each would deny what differs in any", s.name, differ))
 		}
 	}
 	return all
 }
 
-// notDigest says why an operator cannot match a value with a digest, or "". Patterns and variables are left alone.
+// notDigest says why an operator cannot match a value with a digest, or "". Variables are left alone.
 func notDigest(operator, value string) string {
-	if !strings.Contains(operator, "Equals") || strings.Contains(value, "${") {
+	if !strings.Contains(operator, "String") || strings.Contains(value, "${") {
 		return ""
 	}
-	if b, err := hex.DecodeString(value); err != nil || len(b) != 48 {
+	fixed := value
+	if strings.Contains(operator, "Like") {
+		fixed = strings.NewReplacer("*", "", "?", "").Replace(value)
+	}
+	digits := !strings.ContainsFunc(fixed, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) })
+	if pattern := fixed != value; !digits || !pattern && len(value) != 2*48 || len(fixed) > 2*48 {
 		return "is not the 96 hexadecimal digits of a SHA-384 digest, and matches none"
 	}
-	if !strings.Contains(operator, "IgnoreCase") && value != strings.ToLower(value) {
+	if !strings.Contains(operator, "IgnoreCase") && fixed != strings.ToLower(fixed) {
 		return "has capital letters, which digests have not: an operator with IgnoreCase would match them"
 	}
 	return ""
