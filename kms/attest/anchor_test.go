@@ -109,6 +109,20 @@ func TestAnchors(t *testing.T) {
 	}
 }
 
+// TestNameOfAWS: policies ask for anchors by name, those for the hardware of AWS by its.
+func TestNameOfAWS(t *testing.T) {
+	for name, ok := range map[string]bool{"aws": false, "AWS": false, "Aws": false, "aws2": true} {
+		if _, err := attest.New(attest.Options{Anchors: []attest.Anchor{root().Anchor(name)}, AllowTestRoots: true}); (err == nil) != ok {
+			t.Errorf("another root called %s: %v", name, err)
+		}
+	}
+	own, folded := attest.AWSRoot(), root().Anchor("own")
+	own.Name, folded.Name = "OWN", "own"
+	if _, err := attest.New(attest.Options{Anchors: []attest.Anchor{own, folded}, AllowTestRoots: true}); err == nil {
+		t.Error("two names differ in letter case alone")
+	}
+}
+
 func TestAnchorNamesDiffer(t *testing.T) {
 	aws := attest.AWSRoot()
 	_, err := attest.New(attest.Options{Anchors: []attest.Anchor{aws, root().Anchor("test"), aws}, AllowTestRoots: true})

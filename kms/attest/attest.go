@@ -19,11 +19,13 @@
 package attest
 
 import (
+	"bytes"
 	"crypto/rsa"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -35,7 +37,8 @@ const (
 
 // Options are what a [Verifier] goes by.
 type Options struct {
-	// Anchors are the roots that are trusted. Without any, every document is refused.
+	// Anchors are the roots that are trusted. Without any, every document is refused. Where several have one certificate, the first that is trusted with the
+	// kind of a document, and for the account that sent it, is the one that it leads to.
 	Anchors []Anchor
 
 	// AllowTestRoots accepts anchors that the package attesttest has made. Their keys are in no better a place than a file, so they are for rigs.
@@ -79,20 +82,22 @@ func New(o Options) (*Verifier, error) {
 		o.Chains = 4096
 	}
 	v := &Verifier{allowDebug: o.AllowDebug, maxAge: o.MaxAge, maxAhead: max(o.MaxAhead, 0), chains: newChains(o.Chains)}
-	names := make(map[string]bool)
+	aws := AWSRoot()
 	for _, given := range o.Anchors {
 		a, err := newAnchor(given)
 		switch {
 		case err != nil:
-		case names[a.Name]:
-			err = errors.New("there are two of this name")
+		case slices.ContainsFunc(v.anchors, func(b *anchor) bool { return strings.EqualFold(a.Name, b.Name) }):
+			err = errors.New("there are two of this name, or but for letter case")
+		case strings.EqualFold(a.Name, aws.Name) && !bytes.Equal(a.DER, aws.DER):
+			// Policies that were written for AWS's hardware ask for this name.
+			err = errors.New("it is not the root of AWS, whose name it has")
 		case slices.Contains(a.certificate.Subject.OrganizationalUnit, TestRootUnit) && !o.AllowTestRoots:
 			err = errors.New("it is the root of a test rig, which vouches for nothing")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("anchor %q: %w", given.Name, err)
 		}
-		names[a.Name] = true
 		v.anchors = append(v.anchors, a)
 	}
 	return v, nil

@@ -28,6 +28,11 @@ func TestCases(t *testing.T) {
 			if first != c.Reason {
 				t.Errorf("%s: Examine says %s, want %s", c.About, verdict(first), verdict(c.Reason))
 			}
+			// The bytes of a root are everybody's: only what it vouches for leads to it.
+			if vouched := first == 0 || first == attest.Debug || first == attest.BadKey; vouched && r.Root() != "test" ||
+				(first == attest.Untrusted || first == attest.BadChain || first == attest.BadSignature) && r.Root() != "" {
+				t.Errorf("%s: it leads to %q", c.About, r.Root())
+			}
 			for i, f := range r.Faults {
 				if i > 0 && f.Reason <= r.Faults[i-1].Reason {
 					t.Errorf("the faults %v are not in the order of their reasons", r.Faults)

@@ -130,6 +130,10 @@ func verifyCertificates(a *anchor, d *Document, at time.Time) (*chain, error) {
 	if err := checkOrder(certs); err != nil {
 		return nil, err
 	}
+	// crypto/x509 begins at the signer. What does not lead to the anchor is refused for the price of one signature here.
+	if err := certs[1].CheckSignatureFrom(a.certificate); err != nil {
+		return nil, fmt.Errorf("certificate 1 is not signed by the anchor: %w", err)
+	}
 	paths, err := leaf.Verify(x509.VerifyOptions{
 		Roots:         a.pool,
 		Intermediates: intermediates,

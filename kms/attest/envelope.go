@@ -63,8 +63,8 @@ const (
 // chunkSize is how many bytes of the content have a string of their own, as BouncyCastle writes them.
 const chunkSize = 1000
 
-// seal returns the plaintext in an envelope for the key with the given identifier. The content key and IV are fresh; what was needed of the plaintext
-// and the key is wiped. An envelope has no integrity of its own: TLS and the request's answer give it.
+// seal returns the plaintext in an envelope for the key with the given identifier. The content key and IV are fresh; our copies of the
+// plaintext and of the content key are gone when it returns. An envelope has no integrity of its own: TLS and the request's answer give it.
 func seal(key *rsa.PublicKey, id [sha256.Size]byte, plaintext []byte) ([]byte, error) {
 	var secret [32]byte
 	var iv [aes.BlockSize]byte

@@ -41,8 +41,14 @@ func (r *Report) Verified() bool {
 	return true
 }
 
-// Root returns the name of the anchor that the document leads to, or "".
+// Root returns the name of the anchor that the document leads to, or "" if it leads to none: the certificate in it says nothing, since everybody has
+// that of AWS.
 func (r *Report) Root() string {
+	for _, f := range r.Faults {
+		if f.Reason == BadChain || f.Reason == BadSignature {
+			return ""
+		}
+	}
 	if r.anchor == nil {
 		return ""
 	}

@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
@@ -45,13 +46,18 @@ func (v *Verifier) findAnchor(d *Document, account string) (*anchor, error) {
 // the first fault is wanted, it returns the key also where nobody vouches for it, provided that it is one of the only curve in use.
 func (v *Verifier) verifyChain(r *Report, at time.Time) (*ecdsa.PublicKey, error) {
 	d := r.Document
-	var c *chain
-	err := error(nil)
+	var (
+		c   *chain
+		err error
+	)
 	if r.anchor != nil {
 		if c, err = v.chains.verify(r.anchor, d, at); err == nil {
 			r.Since, r.Until = c.since, c.until
 			return c.signer, nil
 		}
+	}
+	if r.first {
+		return nil, err
 	}
 	if leaf, perr := x509.ParseCertificate(d.Certificate); perr == nil && checkAlgorithms(leaf) == nil {
 		return leaf.PublicKey.(*ecdsa.PublicKey), err
@@ -90,6 +96,10 @@ func parseKey(der []byte) (*rsa.PublicKey, error) {
 	key, ok := parsed.(*rsa.PublicKey)
 	if !ok {
 		return nil, errors.New("it is not an RSA key")
+	}
+	// crypto/x509 takes more than the one encoding of a key in DER, and the envelope names the key by the hash of its encoding.
+	if canonical, err := x509.MarshalPKIXPublicKey(key); err != nil || !bytes.Equal(der, canonical) {
+		return nil, errors.New("it is not a SubjectPublicKeyInfo in DER")
 	}
 	switch bits := key.N.BitLen(); {
 	case bits < 2048 || bits > 4096 || bits%8 != 0 || key.N.Bit(0) == 0:

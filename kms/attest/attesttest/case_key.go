@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"math/big"
 
@@ -52,6 +53,10 @@ func keyCases() []Case {
 		{Name: "key-cut", About: "the last byte of the key is missing", state: key(good[:len(good)-1])},
 		{Name: "key-long-length", About: "a length in the key is not in the shortest form", state: key(append([]byte{0x30, 0x83, 0}, good[2:]...))},
 		{Name: "key-indefinite", About: "a length in the key is indefinite", state: key(append(append([]byte{0x30, 0x80}, good[4:]...), 0, 0))},
+		{Name: "key-more-numbers", About: "a third number follows modulus and exponent", state: key(rsaPublicKey(0, []*big.Int{modulus, big.NewInt(65537), big.NewInt(1)}, nil))},
+		{Name: "key-bytes-after-numbers", About: "two bytes follow the numbers within the key's bit string", state: key(rsaPublicKey(0, []*big.Int{modulus, big.NewInt(65537)}, []byte{5, 0}))},
+		{Name: "key-unused-bit", About: "the key's bit string has a bit that does not count", state: key(rsaPublicKey(1, []*big.Int{modulus, big.NewInt(65537)}, nil))},
+		{Name: "key-more-elements", About: "a NULL follows the bit string", state: key(wider(good, 5, 0))},
 		{Name: "key-pss", About: "the key is for RSASSA-PSS alone", state: key(withOID(good, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}))},
 		{Name: "key-oaep", About: "the key is for RSAES-OAEP alone", state: key(withOID(good, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 7}))},
 		{Name: "rsa-1024", About: "a key of 1024 bits", state: rsaKey(1024, 65537)},
@@ -84,6 +89,27 @@ func key(der []byte) func(*Statement) {
 
 func rsaNumbers(n *big.Int, e int) func(*Statement) {
 	return key(marshalPublicKey(&rsa.PublicKey{N: n, E: e}))
+}
+
+// rsaPublicKey returns a SubjectPublicKeyInfo whose bit string holds numbers and what follows them, moved so that its last bits do not count.
+func rsaPublicKey(unused int, numbers []*big.Int, after []byte) []byte {
+	content := append(mustMarshal(numbers), after...)
+	if unused > 0 {
+		content = new(big.Int).Lsh(new(big.Int).SetBytes(content), uint(unused)).Bytes()
+	}
+	return mustMarshal(struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}{
+		pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}, Parameters: asn1.NullRawValue},
+		asn1.BitString{Bytes: content, BitLength: 8*len(content) - unused},
+	})
+}
+
+// wider returns a sequence, of 256 to 65,535 bytes, with more bytes at its end.
+func wider(der []byte, more ...byte) []byte {
+	n := len(der) - 4 + len(more)
+	return append(append([]byte{der[0], der[1], byte(n >> 8), byte(n)}, der[4:]...), more...)
 }
 
 // withOID returns a SubjectPublicKeyInfo for another algorithm.

@@ -71,6 +71,7 @@ func (r *Recipient) Open(envelope []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decrypt the content key: %w", err)
 	}
+	defer clear(key)
 	if len(key) != 32 {
 		return nil, fmt.Errorf("the content key has %d bytes and not 32", len(key))
 	}
