@@ -47,6 +47,10 @@ func (f *facts) Values(name string) ([]string, bool) {
 		return f.kmsValues(rest)
 	case "aws":
 		return f.globalValues(rest)
+	case "strongroom":
+		if a := f.attestation(); a != nil && rest == "recipientattestation:root" {
+			return one(a.Root)
+		}
 	}
 	return nil, false
 }
@@ -58,6 +62,9 @@ func (f *facts) kmsValues(name string) ([]string, bool) {
 		}
 		values := f.context[wanted]
 		return values, values != nil
+	}
+	if register, ok := strings.CutPrefix(name, "recipientattestation:"); ok {
+		return f.attestedValue(register)
 	}
 	switch name {
 	case "calleraccount":

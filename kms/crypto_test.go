@@ -176,10 +176,10 @@ func TestRefusedRequests(t *testing.T) {
 		{"modifier without DryRun", second(r.Decrypt(ctx, root, &kms.DecryptRequest{KeyID: key.KeyID, DryRunModifiers: []string{"IGNORE_CIPHERTEXT"}})),
 			kms.Validation, "DryRunModifiers can only be specified when DryRun is true."},
 		{"garbage though the key is unknown", second(r.Decrypt(ctx, root, &kms.DecryptRequest{CiphertextBlob: []byte("garbage"), KeyID: unknown})), kms.InvalidCiphertext, ""},
-		{"recipient, Decrypt", second(r.Decrypt(ctx, root, &kms.DecryptRequest{CiphertextBlob: blob, Recipient: recipient})), kms.Unsupported, "Recipient is not supported."},
-		{"recipient, data key", second(r.GenerateDataKey(ctx, root, &kms.GenerateDataKeyRequest{KeyID: key.KeyID, KeySpec: "AES_256", Recipient: recipient})), kms.Unsupported, "Recipient is not supported."},
-		{"recipient, pair", second(r.GenerateDataKeyPair(ctx, root, &kms.GenerateDataKeyPairRequest{KeyID: key.KeyID, KeyPairSpec: keyspec.P256, Recipient: recipient})), kms.Unsupported, "Recipient is not supported."},
-		{"recipient, random", second(r.GenerateRandom(ctx, root, &kms.GenerateRandomRequest{NumberOfBytes: new(int32), Recipient: recipient})), kms.Unsupported, "Recipient is not supported."},
+		{"recipient, Decrypt", second(r.Decrypt(ctx, root, &kms.DecryptRequest{CiphertextBlob: blob, Recipient: recipient})), kms.Validation, "KMS cannot parse the attestation document."},
+		{"recipient, data key", second(r.GenerateDataKey(ctx, root, &kms.GenerateDataKeyRequest{KeyID: key.KeyID, KeySpec: "AES_256", Recipient: recipient})), kms.Validation, "KMS cannot parse the attestation document."},
+		{"recipient, pair", second(r.GenerateDataKeyPair(ctx, root, &kms.GenerateDataKeyPairRequest{KeyID: key.KeyID, KeyPairSpec: keyspec.P256, Recipient: recipient})), kms.Validation, "KMS cannot parse the attestation document."},
+		{"recipient, random", second(r.GenerateRandom(ctx, root, &kms.GenerateRandomRequest{NumberOfBytes: new(int32), Recipient: recipient})), kms.Validation, "KMS cannot parse the attestation document."},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) { refusal(t, c.err, c.code, c.detail) })

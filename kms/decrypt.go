@@ -8,21 +8,6 @@ import (
 // ignoreCiphertext is the DryRunModifier that tests the permission alone.
 const ignoreCiphertext = "IGNORE_CIPHERTEXT"
 
-// A Recipient asks for an answer that only an attested environment can read [API, RecipientInfo].
-type Recipient struct {
-	KeyEncryptionAlgorithm string `json:"KeyEncryptionAlgorithm" aws:"enum=RSAES_OAEP_SHA_256"`
-	AttestationDocument    []byte `json:"AttestationDocument" aws:"min=1,max=262144"`
-}
-
-// refuseRecipient refuses a request that asks for a sealed answer, which this server cannot give yet: to answer it with a
-// plaintext would hand that to exactly those whom the caller meant to keep it from.
-func refuseRecipient(r *Recipient) error {
-	if r != nil {
-		return errorf(Unsupported, "Recipient is not supported.")
-	}
-	return nil
-}
-
 // DecryptRequest is the input of Decrypt.
 type DecryptRequest struct {
 	CiphertextBlob      []byte            `json:"CiphertextBlob" aws:"min=1,max=6144"`
@@ -40,23 +25,26 @@ func (r *DecryptRequest) Defaults() { setDefault(&r.EncryptionAlgorithm, symmetr
 
 // DecryptResponse is the output of Decrypt.
 type DecryptResponse struct {
-	KeyID               string `json:"KeyId"`
-	Plaintext           []byte `json:"Plaintext,omitempty"`
-	EncryptionAlgorithm string `json:"EncryptionAlgorithm"`
-	KeyMaterialID       string `json:"KeyMaterialId,omitempty"`
+	KeyID                  string `json:"KeyId"`
+	Plaintext              []byte `json:"Plaintext,omitempty"`
+	EncryptionAlgorithm    string `json:"EncryptionAlgorithm"`
+	CiphertextForRecipient []byte `json:"CiphertextForRecipient,omitempty"`
+	KeyMaterialID          string `json:"KeyMaterialId,omitempty"`
 }
 
 // Wipe forgets the plaintext.
 func (r *DecryptResponse) Wipe() { clear(r.Plaintext) }
 
-// Decrypt returns the plaintext of a ciphertext made by any operation here, given the same encryption context. The key is the one named in the
+// Decrypt returns the plaintext of a ciphertext made by any operation here, given the same encryption context, or seals it to a recipient. The key is the one named in the
 // ciphertext; a KeyId in the request must name the same one.
 func (s *Service) Decrypt(ctx context.Context, who Caller, req *DecryptRequest) (*DecryptResponse, error) {
-	if err := refuseRecipient(req.Recipient); err != nil {
+	attestation, err := s.attested(who, req.Recipient)
+	if err != nil {
 		return nil, err
 	}
 	a := use("kms:Decrypt", req.KeyID, req.EncryptionContext, req.GrantTokens, req.DryRun)
 	a.algorithm = req.EncryptionAlgorithm
+	a.attestation = attestation
 	key, h, sealed, err := s.openSource(ctx, who, a, source{
 		blob: req.CiphertextBlob, blobName: "ciphertextBlob", keyName: "KeyId",
 		dryRun: req.DryRun, modifiers: req.DryRunModifiers,
@@ -68,12 +56,14 @@ func (s *Service) Decrypt(ctx context.Context, who Caller, req *DecryptRequest) 
 	if err != nil {
 		return nil, err
 	}
-	return &DecryptResponse{
-		KeyID:               key.ARN,
-		Plaintext:           plaintext,
-		EncryptionAlgorithm: symmetricDefault,
-		KeyMaterialID:       key.materialID(key.material(h.material)),
-	}, nil
+	resp := &DecryptResponse{KeyID: key.ARN, EncryptionAlgorithm: symmetricDefault}
+	if resp.Plaintext, resp.CiphertextForRecipient, err = deliver(attestation, plaintext); err != nil {
+		return nil, err
+	}
+	if attestation == nil { // [API] omits it from attested answers
+		resp.KeyMaterialID = key.materialID(key.material(h.material))
+	}
+	return resp, nil
 }
 
 // A source is the ciphertext that Decrypt and ReEncrypt begin with, and the request members that say how to take it.

@@ -15,20 +15,18 @@ type GenerateDataKeyRequest struct {
 
 // GenerateDataKeyResponse is the output of GenerateDataKey.
 type GenerateDataKeyResponse struct {
-	CiphertextBlob []byte `json:"CiphertextBlob"`
-	Plaintext      []byte `json:"Plaintext,omitempty"`
-	KeyID          string `json:"KeyId"`
-	KeyMaterialID  string `json:"KeyMaterialId,omitempty"`
+	CiphertextBlob         []byte `json:"CiphertextBlob"`
+	Plaintext              []byte `json:"Plaintext,omitempty"`
+	KeyID                  string `json:"KeyId"`
+	CiphertextForRecipient []byte `json:"CiphertextForRecipient,omitempty"`
+	KeyMaterialID          string `json:"KeyMaterialId,omitempty"`
 }
 
 // Wipe forgets the plaintext.
 func (r *GenerateDataKeyResponse) Wipe() { clear(r.Plaintext) }
 
-// GenerateDataKey returns a new random key from the device's generator, in clear and encrypted under the KMS key.
+// GenerateDataKey returns a new random key from the device's generator, in clear or sealed to a recipient, and encrypted under the KMS key.
 func (s *Service) GenerateDataKey(ctx context.Context, who Caller, req *GenerateDataKeyRequest) (*GenerateDataKeyResponse, error) {
-	if err := refuseRecipient(req.Recipient); err != nil {
-		return nil, err
-	}
 	return s.dataKey(ctx, who, "kms:GenerateDataKey", req)
 }
 
@@ -72,7 +70,12 @@ func (s *Service) GenerateDataKeyWithoutPlaintext(ctx context.Context, who Calle
 
 // dataKey is both operations; they differ in the permission they need and in what of the result they show.
 func (s *Service) dataKey(ctx context.Context, who Caller, action string, req *GenerateDataKeyRequest) (*GenerateDataKeyResponse, error) {
+	attestation, err := s.attested(who, req.Recipient)
+	if err != nil {
+		return nil, err
+	}
 	a := use(action, req.KeyID, req.EncryptionContext, req.GrantTokens, req.DryRun)
+	a.attestation = attestation
 	a.check = func(*Key) error {
 		if (req.NumberOfBytes == nil) == (req.KeySpec == "") {
 			return errorf(Validation, "Please specify either number of bytes or key spec.")
@@ -99,10 +102,12 @@ func (s *Service) dataKey(ctx context.Context, who Caller, action string, req *G
 		clear(plaintext)
 		return nil, err
 	}
-	return &GenerateDataKeyResponse{
-		CiphertextBlob: blob,
-		Plaintext:      plaintext,
-		KeyID:          key.ARN,
-		KeyMaterialID:  key.materialID(key.current()),
-	}, nil
+	resp := &GenerateDataKeyResponse{CiphertextBlob: blob, KeyID: key.ARN}
+	if resp.Plaintext, resp.CiphertextForRecipient, err = deliver(attestation, plaintext); err != nil {
+		return nil, err
+	}
+	if attestation == nil { // [API] omits it from attested answers
+		resp.KeyMaterialID = key.materialID(key.current())
+	}
+	return resp, nil
 }

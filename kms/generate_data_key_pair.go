@@ -27,18 +27,16 @@ type GenerateDataKeyPairResponse struct {
 	PublicKey                []byte       `json:"PublicKey"`
 	KeyID                    string       `json:"KeyId"`
 	KeyPairSpec              keyspec.Spec `json:"KeyPairSpec"`
+	CiphertextForRecipient   []byte       `json:"CiphertextForRecipient,omitempty"`
 	KeyMaterialID            string       `json:"KeyMaterialId,omitempty"`
 }
 
 // Wipe forgets the private key.
 func (r *GenerateDataKeyPairResponse) Wipe() { clear(r.PrivateKeyPlaintext) }
 
-// GenerateDataKeyPair makes a key pair on the host and returns its public key, its private key, and its private key sealed by the KMS key inside the
+// GenerateDataKeyPair makes a key pair on the host and returns its public key, its private key in clear or sealed to a recipient, and its private key sealed by the KMS key inside the
 // device, bound to the encryption context. Nothing of the pair is kept; Decrypt gives the private key back.
 func (s *Service) GenerateDataKeyPair(ctx context.Context, who Caller, req *GenerateDataKeyPairRequest) (*GenerateDataKeyPairResponse, error) {
-	if err := refuseRecipient(req.Recipient); err != nil {
-		return nil, err
-	}
 	return s.dataKeyPair(ctx, who, "kms:GenerateDataKeyPair", req)
 }
 
@@ -87,8 +85,13 @@ func (s *Service) dataKeyPair(ctx context.Context, who Caller, action string, re
 	if err := s.throttle(who, classOfPair(req.KeyPairSpec)); err != nil {
 		return nil, err
 	}
+	attestation, err := s.attested(who, req.Recipient)
+	if err != nil {
+		return nil, err
+	}
 	a := use(action, req.KeyID, req.EncryptionContext, req.GrantTokens, req.DryRun)
 	a.conditions = []condition{{"kms:datakeypairspec", []string{req.KeyPairSpec.String()}}}
+	a.attestation = attestation
 	a.check = func(*Key) error {
 		if req.KeyPairSpec == keyspec.SM2 && !s.sm2 {
 			return errNoSM2
@@ -116,9 +119,14 @@ func (s *Service) dataKeyPair(ctx context.Context, who Caller, action string, re
 		pair.Wipe()
 		return nil, err
 	}
+	plaintext, sealed, err := deliver(attestation, pair.Private)
+	if err != nil {
+		return nil, err
+	}
 	return &GenerateDataKeyPairResponse{
 		PrivateKeyCiphertextBlob: blob,
-		PrivateKeyPlaintext:      pair.Private,
+		PrivateKeyPlaintext:      plaintext,
+		CiphertextForRecipient:   sealed,
 		PublicKey:                pair.Public,
 		KeyID:                    key.ARN,
 		KeyPairSpec:              req.KeyPairSpec,

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"strongroom/hsm"
+	"strongroom/kms/attest"
 )
 
 // An access is what a request wants from a key, or from the account if it names no key: everything that the gate decides by.
@@ -21,6 +22,8 @@ type access struct {
 	cryptographic bool // uses the key's material, with an encryption context
 	context       map[string]string
 	conditions    []condition
+
+	attestation *attest.Attestation // verified; nil without a Recipient
 
 	// viaGrant reports whether a grant that is for the action is for this request of it. It may be nil.
 	viaGrant func(*Grant) bool

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"strongroom/hsm"
+	"strongroom/kms/attest"
 )
 
 // Options are the parts that a [Service] is made of.
@@ -37,6 +38,9 @@ type Options struct {
 	// Limits are per principal. Nil means DefaultLimits.
 	Limits *Limits
 
+	// Attestation decides which attestation documents are believed. Nil means those that lead to the root of AWS.
+	Attestation *attest.Verifier
+
 	// SM2Off makes SM2 answer as it does in AWS Regions outside China.
 	SM2Off bool
 
@@ -47,15 +51,16 @@ type Options struct {
 
 // A Service answers the operations of the AWS KMS API for one deployment. It is safe for concurrent use.
 type Service struct {
-	device    hsm.Device
-	store     Store
-	audit     Recorder
-	log       *slog.Logger
-	sm2       bool
-	partition string
-	region    string
-	sealer    SystemKey
-	usedSince time.Time // since when uses of keys are kept
+	device      hsm.Device
+	store       Store
+	audit       Recorder
+	log         *slog.Logger
+	attestation *attest.Verifier
+	sm2         bool
+	partition   string
+	region      string
+	sealer      SystemKey
+	usedSince   time.Time // since when uses of keys are kept
 
 	// What was read from the store, and until when it may be believed (nanoseconds since start, a moment that Run moves on).
 	keys         *cache[KeyID, *Key]
@@ -103,6 +108,12 @@ func newService(ctx context.Context, o Options) (*Service, error) {
 	if o.Limits == nil {
 		o.Limits = &DefaultLimits
 	}
+	if o.Attestation == nil {
+		var err error
+		if o.Attestation, err = attest.New(attest.Options{Anchors: []attest.Anchor{attest.AWSRoot()}}); err != nil {
+			return nil, err
+		}
+	}
 	var d *Deployment
 	var sealer *SystemKey
 	err := o.Store.View(ctx, func(tx Tx) (err error) {
@@ -120,6 +131,7 @@ func newService(ctx context.Context, o Options) (*Service, error) {
 		store:       o.Store,
 		audit:       o.Audit,
 		log:         o.Log,
+		attestation: o.Attestation,
 		sm2:         !o.SM2Off,
 		partition:   d.Partition,
 		region:      d.Region,

@@ -2,9 +2,7 @@ package test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -106,56 +104,4 @@ func TestIgnoreCiphertext(t *testing.T) {
 	reEncrypt.DestinationKeyId = aws.String("none")
 	_, err = c.ReEncrypt(ctx, reEncrypt)
 	refused(t, "ReEncrypt to an unknown key", err, "NotFoundException", "Invalid keyId 'none'")
-}
-
-// TestRecipient: who asks for an answer that only an enclave can read never gets one that everybody can.
-func TestRecipient(t *testing.T) {
-	s, c := shared(t)
-	ctx := within(t)
-	key := newKey(t, c)
-	blob, _, err := producers["Encrypt"](ctx, c, *key.KeyId, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	recipient := &types.RecipientInfo{KeyEncryptionAlgorithm: types.KeyEncryptionMechanismRsaesOaepSha256, AttestationDocument: []byte("a document")}
-	_, err = c.GenerateDataKeyPair(ctx, &kms.GenerateDataKeyPairInput{KeyId: key.KeyId, KeyPairSpec: types.DataKeyPairSpecEccNistP256, Recipient: recipient})
-	unsupported(t, "GenerateDataKeyPair", err)
-	_, err = c.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{KeyId: key.KeyId, KeySpec: types.DataKeySpecAes256, Recipient: recipient})
-	unsupported(t, "GenerateDataKey", err)
-	_, err = c.Decrypt(ctx, &kms.DecryptInput{CiphertextBlob: blob, Recipient: recipient})
-	unsupported(t, "Decrypt", err)
-	_, err = c.GenerateRandom(ctx, &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(32), Recipient: recipient})
-	unsupported(t, "GenerateRandom", err)
-
-	bodies := map[string]string{
-		"GenerateDataKeyPair": fmt.Sprintf(`{"KeyId":"%s","KeyPairSpec":"ECC_NIST_P256"`, *key.KeyId),
-		"GenerateDataKey":     fmt.Sprintf(`{"KeyId":"%s","KeySpec":"AES_256"`, *key.KeyId),
-		"Decrypt":             fmt.Sprintf(`{"CiphertextBlob":"%s"`, base64Of(blob)),
-		"GenerateRandom":      `{"NumberOfBytes":32`,
-	}
-	for operation, body := range bodies {
-		// Whatever is in it: what cannot be read as a recipient is not to be taken for none.
-		for _, given := range []string{
-			`{}`, `{"KeyEncryptionAlgorithm":"RSAES_OAEP_SHA_256"}`, `{"AttestationDocument":"YQ=="}`, `{"AttestationDocument":null}`, `{"x":1}`,
-			`{"KeyEncryptionAlgorithm":"RSAES_OAEP_SHA_1","AttestationDocument":"YQ=="}`, `{"AttestationDocument":""}`, `{"AttestationDocument":"?"}`,
-			`""`, `[]`, `true`, `1`, `"a document"`, `[{}]`,
-		} {
-			a := s.post(t, operation, body+`,"Recipient":`+given+`}`)
-			var members map[string]json.RawMessage
-			json.Unmarshal(a.body, &members)
-			if a.status != http.StatusBadRequest || members["Plaintext"] != nil || members["PrivateKeyPlaintext"] != nil {
-				t.Errorf("%s with Recipient %s: %d %s", operation, given, a.status, a.code)
-			}
-		}
-		if a := s.post(t, operation, body+`,"Recipient":null}`); a.status != http.StatusOK {
-			t.Errorf("%s with Recipient null: %d %s %s", operation, a.status, a.code, a.message)
-		}
-	}
-}
-
-func unsupported(t *testing.T, what string, err error) {
-	t.Helper()
-	if r := refusalOf(err); r.code != "UnsupportedOperationException" || r.status != http.StatusBadRequest {
-		t.Errorf("%s: %v", what, err)
-	}
 }

@@ -40,10 +40,11 @@ type Config struct {
 	// LogLevel is "debug", "info", "warn" or "error". The log is for operators and goes to standard error. Default: "info".
 	LogLevel string `toml:"log_level"`
 
-	TLS    TLSConfig    `toml:"tls"`
-	HSM    HSMConfig    `toml:"hsm"`
-	Audit  AuditConfig  `toml:"audit"`
-	Limits LimitsConfig `toml:"limits"`
+	TLS         TLSConfig         `toml:"tls"`
+	HSM         HSMConfig         `toml:"hsm"`
+	Audit       AuditConfig       `toml:"audit"`
+	Limits      LimitsConfig      `toml:"limits"`
+	Attestation AttestationConfig `toml:"attestation"`
 }
 
 // TLSConfig names the server's certificate. Both files are read again when they change.
@@ -117,10 +118,11 @@ func limitsConfig(l kms.Limits) LimitsConfig {
 var defaultAudit = AuditConfig{MaxSize: 64, CheckpointRecords: 1000, CheckpointSeconds: 60}
 
 // rig says what openRig is to open.
-func (c *Config) rig(ctx context.Context) rigOptions {
+func (c *Config) rig(ctx context.Context) (rigOptions, error) {
+	attestation, err := c.Attestation.options()
 	return rigOptions{
-		store: c.Store, token: tokenConfig(ctx, c.HSM), sm2: c.SM2 == nil || *c.SM2, audit: c.Audit, limits: c.Limits.limits(),
-	}
+		store: c.Store, token: tokenConfig(ctx, c.HSM), sm2: c.SM2 == nil || *c.SM2, audit: c.Audit, limits: c.Limits.limits(), attestation: attestation,
+	}, err
 }
 
 // loadConfig reads a configuration file. Its error names everything that is wrong with it, by key.
@@ -129,13 +131,14 @@ func loadConfig(path string) (*Config, error) {
 		return nil, misuse("which configuration? --config FILE is required")
 	}
 	c := &Config{
-		Listen:    "127.0.0.1:8200",
-		Region:    "local-1",
-		Partition: "aws",
-		LogLevel:  "info",
-		HSM:       HSMConfig{Sessions: 16},
-		Audit:     defaultAudit,
-		Limits:    limitsConfig(kms.DefaultLimits),
+		Listen:      "127.0.0.1:8200",
+		Region:      "local-1",
+		Partition:   "aws",
+		LogLevel:    "info",
+		HSM:         HSMConfig{Sessions: 16},
+		Audit:       defaultAudit,
+		Limits:      limitsConfig(kms.DefaultLimits),
+		Attestation: defaultAttestation(),
 	}
 	meta, err := toml.DecodeFile(path, c)
 	if err != nil {
@@ -259,7 +262,7 @@ func (c *Config) check() []string {
 			fault(l.key, "%v is neither 0, for no limit, nor from %v to %.0f requests a second", l.value, least, most)
 		}
 	}
-	return faults
+	return append(faults, c.Attestation.check()...)
 }
 
 // listensLocally reports whether only this machine can reach an address.

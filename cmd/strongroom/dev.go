@@ -30,6 +30,9 @@ func devCommand() *cli.Command {
 rights; needs SoftHSM 2 (Debian: apt-get install softhsm2). SIGTERM and SIGINT stop it; SIGHUP begins the next file of the
 audit log, which is in DIR/audit. A DIR of an older strongroom is brought up to date.
 
+DIR/attestation holds a root of its own for attestation documents, with its key: strongroom attest make signs with it, and
+this server alone believes it.
+
 DIR/env is written once requests are answered, and removed at the end. It is to be sourced and sets
 AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL_STS, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_DEFAULT_REGION and
 STRONGROOM_ACCOUNT.
@@ -150,7 +153,16 @@ func (d *devRig) open(ctx context.Context, log *slog.Logger) (*rig, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := rigOptions{store: d.storeURL(), token: token, sm2: true, audit: defaultAudit, limits: kms.DefaultLimits}
+	if err := d.makeAttestationRoot(); err != nil {
+		return nil, fmt.Errorf("make the root of attestation documents: %w", err)
+	}
+	attestation, err := d.attestation()
+	if err != nil {
+		return nil, err
+	}
+	o := rigOptions{
+		store: d.storeURL(), token: token, sm2: true, audit: defaultAudit, limits: kms.DefaultLimits, attestation: attestation,
+	}
 	o.audit.Dir = d.auditDir()
 	var r *rig
 	_, err = os.Stat(d.storeFile())

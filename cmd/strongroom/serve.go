@@ -32,7 +32,11 @@ Example:  strongroom serve --config /etc/strongroom/strongroom.toml`,
 			log := newLogger(c.App.ErrWriter, config.LogLevel)
 			hardenProcess(log)
 			tuneRuntime()
-			r, err := openRig(ctx, log, config.rig(ctx))
+			o, err := config.rig(ctx)
+			if err != nil {
+				return err
+			}
+			r, err := openRig(ctx, log, o)
 			if err != nil {
 				return err
 			}

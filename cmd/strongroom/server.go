@@ -24,6 +24,7 @@ import (
 	"strongroom/hsm"
 	"strongroom/hsm/pkcs11"
 	"strongroom/kms"
+	"strongroom/kms/attest"
 	"strongroom/kms/audit"
 	"strongroom/store"
 )
@@ -59,6 +60,8 @@ type rigOptions struct {
 	sm2    bool
 	audit  AuditConfig
 	limits kms.Limits
+
+	attestation attest.Options
 }
 
 // openRig opens an initialised deployment, claims its store, and makes sure that store and token belong together.
@@ -119,7 +122,14 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 	if err != nil {
 		return hint(err, "the directory is audit.dir in the configuration, or else audit beside the store")
 	}
-	r.service, err = kms.New(ctx, kms.Options{Device: r.token, Store: r.store, Audit: r.audit, Log: r.log, Limits: &o.limits, SM2Off: !o.sm2})
+	attestation, err := attest.New(o.attestation)
+	if err != nil {
+		return fmt.Errorf("attestation: %w", err)
+	}
+	reportAnchors(r.log, o.attestation)
+	r.service, err = kms.New(ctx, kms.Options{
+		Device: r.token, Store: r.store, Audit: r.audit, Log: r.log, Limits: &o.limits, Attestation: attestation, SM2Off: !o.sm2,
+	})
 	if err != nil {
 		return err
 	}

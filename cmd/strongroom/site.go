@@ -17,6 +17,7 @@ import (
 
 	"strongroom/hsm/pkcs11"
 	"strongroom/kms"
+	"strongroom/kms/attest"
 	"strongroom/softhsm"
 	"strongroom/store"
 )
@@ -65,6 +66,8 @@ type place struct {
 	auditDir string
 	region   string
 	token    func(context.Context) (pkcs11.Config, error)
+
+	attestation func() (attest.Options, error)
 }
 
 // findPlace returns the place that the flags of c name.
@@ -85,7 +88,8 @@ func findPlace(c *cli.Context) (*place, error) {
 	}
 	return &place{
 		store: loaded.Store, auditDir: loaded.Audit.Dir, region: loaded.Region,
-		token: func(ctx context.Context) (pkcs11.Config, error) { return tokenConfig(ctx, loaded.HSM), nil },
+		token:       func(ctx context.Context) (pkcs11.Config, error) { return tokenConfig(ctx, loaded.HSM), nil },
+		attestation: loaded.Attestation.options,
 	}, nil
 }
 
@@ -105,7 +109,8 @@ func findRig(dir string) (*place, error) {
 	}
 	return &place{
 		store: d.storeURL(), auditDir: d.auditDir(), region: devRegion,
-		token: func(ctx context.Context) (pkcs11.Config, error) { return softhsm.New(ctx, d.tokenDir()) },
+		token:       func(ctx context.Context) (pkcs11.Config, error) { return softhsm.New(ctx, d.tokenDir()) },
+		attestation: d.attestation,
 	}, nil
 }
 
