@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"strongroom/keyspec"
+	"strongroom/kms/attest"
 )
 
 // completionFlag ends a command line that a shell wants completed rather than done (urfave/cli, EnableBashCompletion). The word that is
@@ -106,6 +107,10 @@ var flagValues = map[string][]string{
 	"datakey --spec":     {"AES_256", "AES_128"},
 	"create --operation": grantOperations,
 	"show --outcome":     outcomes,
+	"inspect --at":       {"document"},
+	"make --kind":        {string(attest.Enclave), string(attest.NitroTPM)},
+	"make --bits":        {"2048", "3072", "4096"},
+	"make --case":        caseNames(),
 }
 
 // completeCommand completes a flag of cmd, or the value of one. It cannot know the words that are arguments, so shells offer files for them.

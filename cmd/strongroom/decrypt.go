@@ -24,9 +24,10 @@ encryption context must be exactly that of the encryption.
 The private key of a data key pair comes back in DER; openssl reads it with -inform DER.
 
 Example:  strongroom decrypt --context purpose=backup --in secret.enc --out secret.txt
-          strongroom decrypt --in app.key.enc --context app=web | openssl pkey -inform DER -out app.key.pem` + keyHelp,
+          strongroom decrypt --in app.key.enc --context app=web | openssl pkey -inform DER -out app.key.pem
+          strongroom decrypt --in secret.enc --recipient enclave.doc --out secret.cms` + recipientHelp + keyHelp,
 		Flags: []cli.Flag{
-			keyFlag(), contextFlag(), grantTokensFlag(), inFlag(), outFlag(),
+			keyFlag(), contextFlag(), grantTokensFlag(), inFlag(), outFlag(), recipientFlag(),
 			&cli.BoolFlag{Name: "base64", Usage: "the ciphertext is base64", DisableDefaultText: true},
 		},
 		Action: decrypt,
@@ -38,6 +39,15 @@ func decrypt(c *cli.Context) error {
 		return err
 	}
 	out := outFile(c)
+	attested, err := wantsRecipient(c)
+	if err != nil {
+		return err
+	}
+	if attested && !c.Bool("json") {
+		if err := needOutput(c, out, "the envelope", "--out FILE, or --json for base64"); err != nil {
+			return err
+		}
+	}
 	if out != "" {
 		if err := checkNew(out); err != nil {
 			return err
@@ -47,11 +57,15 @@ func decrypt(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	to, err := readRecipient(c)
+	if err != nil {
+		return err
+	}
 	blob, err := readCiphertext(c)
 	if err != nil {
 		return err
 	}
-	in := &awskms.DecryptInput{CiphertextBlob: blob, EncryptionContext: pairsOf(c, "context"), GrantTokens: grantTokens(c)}
+	in := &awskms.DecryptInput{CiphertextBlob: blob, EncryptionContext: pairsOf(c, "context"), GrantTokens: grantTokens(c), Recipient: to.info}
 	if c.String("key") != "" {
 		in.KeyId = aws.String(keyName(c.String("key")))
 	}
@@ -60,9 +74,12 @@ func decrypt(c *cli.Context) error {
 		if _, no := parseBase64(blob); no == nil && errorCode(err) == "InvalidCiphertextException" {
 			return hint(err, "the input looks like base64; --base64 reads it so")
 		}
-		return err
+		return to.explain(err)
 	}
 	defer clear(resp.Plaintext)
+	if err := to.check("decrypt", resp.CiphertextForRecipient, resp.Plaintext); err != nil {
+		return err
+	}
 	return writePlaintext(c, resp, out)
 }
 
@@ -97,26 +114,38 @@ func writePlaintext(c *cli.Context, resp *awskms.DecryptOutput, out string) erro
 		EncryptionAlgorithm: string(resp.EncryptionAlgorithm),
 		KeyMaterialID:       aws.ToString(resp.KeyMaterialId),
 	}
+	sealed, content := resp.CiphertextForRecipient, resp.Plaintext
+	if len(sealed) > 0 {
+		content = sealed // and there is no plaintext
+	}
 	if out != "" {
-		if err := writeNew(newFile{path: out, content: resp.Plaintext}); err != nil {
+		if err := writeNew(newFile{path: out, content: content}); err != nil {
 			return err
 		}
 		j.Files = []string{out}
 	} else {
-		j.Plaintext = resp.Plaintext
+		j.Plaintext, j.CiphertextForRecipient = resp.Plaintext, sealed
 	}
 	switch {
 	case c.Bool("json"):
 		return printJSON(c, j)
 	case out != "":
 		return nil
-	case isTerminal(c.App.Writer):
-		if !isText(resp.Plaintext) {
-			return hint(errors.New("decrypt: the plaintext is binary, and stdout is a terminal"), "--out FILE, or --json for base64")
+	case len(sealed) > 0:
+		return printBytes(c, sealed)
+	}
+	return printPlaintext(c, "decrypt", resp.Plaintext)
+}
+
+// printPlaintext prints what was encrypted, as it is, but no binary to a terminal. what says what was done.
+func printPlaintext(c *cli.Context, what string, plaintext []byte) error {
+	if isTerminal(c.App.Writer) {
+		if !isText(plaintext) {
+			return hint(fmt.Errorf("%s: the plaintext is binary, and stdout is a terminal", what), "--out FILE, or --json for base64")
 		}
-		if n := len(resp.Plaintext); n > 0 && resp.Plaintext[n-1] != '\n' {
+		if n := len(plaintext); n > 0 && plaintext[n-1] != '\n' {
 			defer fmt.Fprintln(c.App.ErrWriter) // so that the prompt is on its own line, and the data unchanged
 		}
 	}
-	return printBytes(c, resp.Plaintext)
+	return printBytes(c, plaintext)
 }

@@ -90,10 +90,11 @@ func encrypt(c *cli.Context) error {
 
 // cryptJSON is the answer of Encrypt or Decrypt, with the files that were made. A plaintext that went to a file is not in it.
 type cryptJSON struct {
-	CiphertextBlob      []byte   `json:",omitempty"`
-	Plaintext           []byte   `json:",omitempty"`
-	KeyID               string   `json:"KeyId"`
-	EncryptionAlgorithm string   `json:",omitempty"`
-	KeyMaterialID       string   `json:"KeyMaterialId,omitempty"`
-	Files               []string `json:",omitempty"`
+	CiphertextBlob         []byte   `json:",omitempty"`
+	Plaintext              []byte   `json:",omitempty"`
+	CiphertextForRecipient []byte   `json:",omitempty"`
+	KeyID                  string   `json:"KeyId"`
+	EncryptionAlgorithm    string   `json:",omitempty"`
+	KeyMaterialID          string   `json:"KeyMaterialId,omitempty"`
+	Files                  []string `json:",omitempty"`
 }

@@ -27,11 +27,15 @@ With --out app, makes files of mode 0600, or nothing if one of them is there alr
   app.key.enc  the private key, encrypted; decrypt gives it back in DER
 With --format der the first two are app.pub.der and app.key.der. With --no-plaintext the private key in clear is not sent at all.
 
+With --recipient there is an envelope in the place of the private key in clear, app.key.cms, and --format is that of the public
+key alone: in an envelope the private key is always DER.
+
 Without --out, prints the encrypted private key as base64 on a line of its own, and then both keys as PEM, so that the
 output may go to openssl.
 
 Example:  strongroom keypair --key app --spec ECC_NIST_P256 --context app=web --out app
-          strongroom keypair --key app --spec RSA_2048 | openssl pkey -noout -text_pub` + keyHelp,
+          strongroom keypair --key app --spec RSA_2048 | openssl pkey -noout -text_pub
+          strongroom keypair --key app --spec RSA_2048 --recipient enclave.doc --out app` + recipientHelp + keyHelp,
 		Flags: []cli.Flag{
 			keyFlag(),
 			&cli.StringFlag{Name: "spec", Usage: "kind of pair, `SPEC`"},
@@ -40,6 +44,7 @@ Example:  strongroom keypair --key app --spec ECC_NIST_P256 --context app=web --
 			&cli.StringFlag{Name: "out", Usage: "make files that begin with `BASENAME`", TakesFile: true},
 			&cli.StringFlag{Name: "format", Usage: "`FORM` of the files: pem or der (default: pem)"},
 			&cli.BoolFlag{Name: "no-plaintext", Usage: "only the public key and the encrypted private key", DisableDefaultText: true},
+			recipientFlag(),
 		},
 		Action: makeKeyPair,
 	})
@@ -50,6 +55,7 @@ type pairJSON struct {
 	KeyPairSpec              types.DataKeyPairSpec
 	PublicKey                []byte
 	PrivateKeyPlaintext      []byte `json:",omitempty"`
+	CiphertextForRecipient   []byte `json:",omitempty"` // the private key
 	PrivateKeyCiphertextBlob []byte
 	KeyID                    string   `json:"KeyId"`
 	KeyMaterialID            string   `json:"KeyMaterialId,omitempty"`
@@ -81,7 +87,11 @@ func makeKeyPair(c *cli.Context) error {
 	case form == "":
 		form = "pem"
 	}
-	p := pairFiles{base: c.String("out"), form: form, public: c.Bool("no-plaintext")}
+	attested, err := wantsRecipient(c)
+	if err != nil {
+		return err
+	}
+	p := pairFiles{base: c.String("out"), form: form, public: c.Bool("no-plaintext"), sealed: attested}
 	if p.base != "" {
 		if err := checkNew(paths(p.files(&pairJSON{}))...); err != nil {
 			return err
@@ -91,7 +101,11 @@ func makeKeyPair(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	pair, err := s.keyPair(c, key, types.DataKeyPairSpec(spec.String()))
+	to, err := readRecipient(c)
+	if err != nil {
+		return err
+	}
+	pair, err := s.keyPair(c, key, types.DataKeyPairSpec(spec.String()), to)
 	if err != nil {
 		return err
 	}
@@ -106,7 +120,7 @@ func makeKeyPair(c *cli.Context) error {
 }
 
 // keyPair asks for a pair, without its private key in clear if that is not wanted: it is another permission, and what is not sent is not leaked.
-func (s *client) keyPair(c *cli.Context, key string, spec types.DataKeyPairSpec) (*pairJSON, error) {
+func (s *client) keyPair(c *cli.Context, key string, spec types.DataKeyPairSpec, to recipient) (*pairJSON, error) {
 	what, context := fmt.Sprintf("make a %s pair under key %s", spec, key), pairsOf(c, "context")
 	if c.Bool("no-plaintext") {
 		resp, err := call(c.Context, s, what, s.GenerateDataKeyPairWithoutPlaintext, &awskms.GenerateDataKeyPairWithoutPlaintextInput{
@@ -121,15 +135,18 @@ func (s *client) keyPair(c *cli.Context, key string, spec types.DataKeyPairSpec)
 		}, nil
 	}
 	resp, err := call(c.Context, s, what, s.GenerateDataKeyPair, &awskms.GenerateDataKeyPairInput{
-		KeyId: &key, KeyPairSpec: spec, EncryptionContext: context, GrantTokens: grantTokens(c),
+		KeyId: &key, KeyPairSpec: spec, EncryptionContext: context, GrantTokens: grantTokens(c), Recipient: to.info,
 	})
 	if err != nil {
+		return nil, to.explain(err)
+	}
+	if err := to.check(what, resp.CiphertextForRecipient, resp.PrivateKeyPlaintext); err != nil {
 		return nil, err
 	}
 	return &pairJSON{
 		KeyPairSpec: resp.KeyPairSpec, PublicKey: resp.PublicKey, PrivateKeyCiphertextBlob: resp.PrivateKeyCiphertextBlob,
-		PrivateKeyPlaintext: resp.PrivateKeyPlaintext,
-		KeyID:               aws.ToString(resp.KeyId), KeyMaterialID: aws.ToString(resp.KeyMaterialId),
+		PrivateKeyPlaintext: resp.PrivateKeyPlaintext, CiphertextForRecipient: resp.CiphertextForRecipient,
+		KeyID: aws.ToString(resp.KeyId), KeyMaterialID: aws.ToString(resp.KeyMaterialId),
 	}, nil
 }
 
@@ -137,12 +154,16 @@ func (s *client) keyPair(c *cli.Context, key string, spec types.DataKeyPairSpec)
 type pairFiles struct {
 	base, form string
 	public     bool // no private key in clear
+	sealed     bool // an envelope for it
 }
 
 // files returns the files for a pair. It is also asked before there is one, for their names.
 func (p pairFiles) files(pair *pairJSON) []newFile {
 	all := []newFile{{p.base + ".pub." + p.form, p.encode("PUBLIC KEY", pair.PublicKey), "public key"}}
-	if !p.public {
+	switch {
+	case p.sealed:
+		all = append(all, newFile{p.base + ".key.cms", pair.CiphertextForRecipient, "private key, sealed to the recipient"})
+	case !p.public:
 		all = append(all, newFile{p.base + ".key." + p.form, p.encode("PRIVATE KEY", pair.PrivateKeyPlaintext), "private key, in clear: keep it no longer than it is needed"})
 	}
 	return append(all, newFile{p.base + ".key.enc", pair.PrivateKeyCiphertextBlob, "private key, encrypted"})
@@ -159,7 +180,7 @@ func (p pairFiles) encode(label string, der []byte) []byte {
 func (p pairFiles) write(c *cli.Context, pair *pairJSON) error {
 	files := p.files(pair)
 	err := writeNew(files...)
-	if !p.public {
+	if !p.public && !p.sealed {
 		clear(files[1].content)
 	}
 	if err != nil {
@@ -167,7 +188,7 @@ func (p pairFiles) write(c *cli.Context, pair *pairJSON) error {
 	}
 	if c.Bool("json") {
 		shown := *pair
-		shown.PrivateKeyPlaintext, shown.Files = nil, paths(files)
+		shown.PrivateKeyPlaintext, shown.CiphertextForRecipient, shown.Files = nil, nil, paths(files)
 		return printJSON(c, shown)
 	}
 	return printFiles(c, files)
@@ -177,6 +198,9 @@ func (p pairFiles) write(c *cli.Context, pair *pairJSON) error {
 func printPair(c *cli.Context, pair *pairJSON) error {
 	text := fmt.Appendf(nil, "KeyId: %s\nKeyPairSpec: %s\nPrivateKeyCiphertextBlob: %s\n",
 		printable(pair.KeyID), printable(string(pair.KeyPairSpec)), base64.StdEncoding.EncodeToString(pair.PrivateKeyCiphertextBlob))
+	if sealed := pair.CiphertextForRecipient; len(sealed) > 0 {
+		text = appendBase64(append(text, "CiphertextForRecipient: "...), sealed)
+	}
 	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pair.PublicKey})...)
 	if err := printBytes(c, text); err != nil || len(pair.PrivateKeyPlaintext) == 0 {
 		return err
