@@ -26,7 +26,7 @@ func demoCommand() *cli.Command {
 		OnUsageError: onUsageError,
 		Usage:        "do the main job once, on a token, a store and a server made for it, and prove the result",
 		Description: `Makes one data key pair of each spec over HTTP with signed requests, decrypts each private key again, and proves that
-it belongs to the public key and works. Needs SoftHSM 2 (Debian: apt-get install softhsm2). Leaves nothing behind.
+it belongs to the public key and works; and one whose private key only an attested enclave can read. Needs SoftHSM 2 (Debian: apt-get install softhsm2). Leaves nothing behind.
 Exit code 0 only if every proof held.
 
 Example:  strongroom demo --json | jq .ok`,
@@ -46,9 +46,11 @@ type demoResult struct {
 	KeyArn   string     `json:"keyArn"`
 	Alias    string     `json:"alias"`
 	Pairs    []demoPair `json:"pairs"`
-	Audit    demoAudit  `json:"audit"`
-	Seconds  float64    `json:"seconds"`
-	OK       bool       `json:"ok"`
+
+	Attested demoAttested `json:"attested"`
+	Audit    demoAudit    `json:"audit"`
+	Seconds  float64      `json:"seconds"`
+	OK       bool         `json:"ok"`
 }
 
 // A demoPair is a row of the table: one pair, and what was proved of it. Sizes are bytes.
@@ -181,6 +183,9 @@ func (r *demoResult) run(ctx context.Context, d *devRig, out, progress io.Writer
 		r.Pairs = append(r.Pairs, pair)
 		r.OK = r.OK && pair.ok()
 	}
+	r.Attested = makeDemoAttested(ctx, client, d)
+	r.OK = r.OK && r.Attested.ok()
+	fmt.Fprintf(out, "\nEnclave   a pair whose private key comes sealed for an attested image alone, %d bytes:\n          %s\n", r.Attested.Envelope, r.Attested.proof())
 	return nil
 }
 

@@ -90,9 +90,31 @@ await refused('an unknown data key spec', 'ValidationException',
   "1 validation error detected: Value 'AES_512' at 'keySpec' failed to satisfy constraint: Member must satisfy enum value set: [AES_256, AES_128]", 'GenerateDataKey', { KeyId: key.KeyId, KeySpec: 'AES_512' })
 await refused('the alias again', 'AlreadyExistsException', `An alias with the name ${prefix}alias/javascript already exists`, 'CreateAlias', { AliasName: 'alias/javascript', TargetKeyId: key.KeyId })
 await refused('a dry run', 'DryRunOperationException', 'The request would have succeeded, but the DryRun option is set.', 'GenerateDataKeyPair', { KeyId: key.KeyId, KeyPairSpec: 'RSA_2048', DryRun: true })
-await refused('a recipient', 'UnsupportedOperationException', 'Recipient is not supported.', 'GenerateRandom',
+await refused('a recipient without a document', 'ValidationException', 'KMS cannot parse the attestation document.', 'GenerateRandom',
   { NumberOfBytes: 32, Recipient: { KeyEncryptionAlgorithm: 'RSAES_OAEP_SHA_256', AttestationDocument: Buffer.from('x') } })
 await refused('an operation that is not there', 'UnsupportedOperationException', 'The operation is not supported.', 'GetPublicKey', { KeyId: key.KeyId })
+
+// Answers that only the recipient can read. The documents are signed by the rig's own root; OpenSSL opens the envelopes.
+const recipientKey = join(process.env.WORK, 'recipient.pem')
+const attested = (input, ...flags) => ({
+  ...input,
+  Recipient: {
+    KeyEncryptionAlgorithm: 'RSAES_OAEP_SHA_256',
+    AttestationDocument: execFileSync(process.env.STRONGROOM, ['attest', 'make', '--dev', process.env.STRONGROOM_DIR, '--key', recipientKey, ...flags]),
+  },
+})
+const opened = (envelope) => execFileSync('openssl', ['cms', '-decrypt', '-inform', 'DER', '-binary', '-inkey', recipientKey], { input: envelope })
+const none = (answer) => !('Plaintext' in answer) && !('PrivateKeyPlaintext' in answer)
+const forEnclave = await run('Decrypt', attested({ CiphertextBlob: sealed }))
+check('Decrypt for a recipient', text(opened(forEnclave.CiphertextForRecipient)) === 'hello' && none(forEnclave) && !('KeyMaterialId' in forEnclave), Object.keys(forEnclave))
+const pairForTPM = await run('GenerateDataKeyPair', attested({ KeyId: key.KeyId, KeyPairSpec: 'RSA_2048' }, '--kind', 'nitrotpm'))
+check('GenerateDataKeyPair for a recipient', openssl(opened(pairForTPM.CiphertextForRecipient), pairForTPM.PublicKey) && none(pairForTPM), Object.keys(pairForTPM))
+const dataForEnclave = await run('GenerateDataKey', attested({ KeyId: key.KeyId, NumberOfBytes: 1024 }))
+check('GenerateDataKey for a recipient', same(opened(dataForEnclave.CiphertextForRecipient), (await run('Decrypt', { CiphertextBlob: dataForEnclave.CiphertextBlob })).Plaintext) && none(dataForEnclave))
+const randomForEnclave = await run('GenerateRandom', attested({ NumberOfBytes: 33 }))
+check('GenerateRandom for a recipient', opened(randomForEnclave.CiphertextForRecipient).length === 33 && none(randomForEnclave))
+await refused('an old document', 'ValidationException', 'The attestation document has exceeded the five-minute age limit.', 'GenerateRandom', attested({ NumberOfBytes: 32 }, '--at', '301s'))
+await refused('a debug enclave', 'ValidationException', 'The attestation document comes from an enclave in debug mode.', 'GenerateRandom', attested({ NumberOfBytes: 32 }, '--debug'))
 
 for (let i = 0; i < 5; i++) await run('CreateAlias', { AliasName: `alias/javascript-${i}`, TargetKeyId: other.KeyId })
 const names = []
