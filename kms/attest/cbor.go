@@ -11,8 +11,9 @@ import (
 // costs without use (depth, long arrays and maps, tags). Lengths that the input claims are checked against the input before anything is
 // allocated.
 //
-// Maps of indefinite length are taken, as real documents have them. What the library cannot be made to refuse, the types below refuse: a string in
-// chunks, an array of integers for a byte string, a float for an integer, and null or undefined for anything.
+// Maps of indefinite length are taken, as real documents have them. What the library cannot be made to refuse is refused below: by checkItems, wherever
+// it stands, a string in chunks, a float, undefined and other simple values; by the types, an array of integers for a byte string, and null for
+// anything.
 //
 // The limits are the library's least, but for maps, which have to hold 32 registers.
 var strict = func() cbor.DecMode {
@@ -38,32 +39,82 @@ func unmarshalMap(b []byte, into *map[text]item) error {
 	if twice, ok := errors.AsType[*cbor.DupMapKeyError](err); ok {
 		return fmt.Errorf("entry %d has a name that occurs twice", twice.Index)
 	}
+	if err == nil {
+		_, err = checkItems(b)
+	}
 	return err
 }
 
 // The major types of CBOR (RFC 8949, section 3.1) that documents consist of.
 const (
-	majorUnsigned = 0
-	majorOctets   = 2
-	majorText     = 3
+	majorUnsigned = iota
+	majorNegative
+	majorOctets
+	majorText
+	majorArray
+	majorMap
+	majorTag
+	majorSimple
 )
+
+// indefinite is the additional information of what is in chunks, or has as many items as come before a break (RFC 8949, section 3.2).
+const indefinite = 31
+
+// checkItems refuses what documents do not consist of, in one item and all that is in it, and returns what follows. The input is well-formed and not deep,
+// which strict has made sure of.
+func checkItems(b []byte) (rest []byte, err error) {
+	major, info := b[0]>>5, b[0]&0x1f
+	b = b[1:]
+	n := uint64(info) // the argument, or it is in the next 1, 2, 4 or 8 bytes
+	if 24 <= info && info < indefinite {
+		size := 1 << (info - 24)
+		n = 0
+		for _, c := range b[:size] {
+			n = n<<8 | uint64(c)
+		}
+		b = b[size:]
+	}
+	switch major {
+	case majorUnsigned, majorNegative:
+		return b, nil
+	case majorOctets, majorText:
+		if info == indefinite {
+			return nil, errors.New("a string is in chunks")
+		}
+		return b[n:], nil
+	case majorArray, majorMap:
+		if major == majorMap {
+			n *= 2
+		}
+		for i := uint64(0); info == indefinite || i < n; i++ {
+			if info == indefinite && b[0] == 0xff {
+				return b[1:], nil
+			}
+			if b, err = checkItems(b); err != nil {
+				return nil, err
+			}
+		}
+		return b, nil
+	case majorSimple:
+		if 20 <= info && info <= 22 { // false, true, null
+			return b, nil
+		}
+	}
+	return nil, errors.New("it has a tag, a float, or a simple value other than true, false and null")
+}
 
 // cborNull is the item null.
 const cborNull = "\xf6"
 
-// requireMajor refuses an item that is not of a major type, or that is in chunks. The item is well-formed, so it has a first byte.
+// requireMajor refuses an item that is not of a major type. The item is well-formed, so it has a first byte.
 func requireMajor(item []byte, major byte, name string) error {
-	const indefinite = 31
-	switch {
-	case item[0]>>5 != major:
+	if item[0]>>5 != major {
 		return fmt.Errorf("is not %s", name)
-	case item[0]&0x1f == indefinite:
-		return fmt.Errorf("is %s in chunks", name)
 	}
 	return nil
 }
 
-// A text is a text string of definite length.
+// A text is a text string.
 type text string
 
 // UnmarshalCBOR implements cbor.Unmarshaler.
@@ -74,7 +125,7 @@ func (t *text) UnmarshalCBOR(item []byte) error {
 	return strict.Unmarshal(item, (*string)(t))
 }
 
-// An octets is a byte string of definite length.
+// An octets is a byte string.
 type octets []byte
 
 // UnmarshalCBOR implements cbor.Unmarshaler.
@@ -127,6 +178,9 @@ func parseSign1(raw []byte) (*sign1, error) {
 	}
 	m := new(sign1)
 	if err := strict.Unmarshal(raw, m); err != nil {
+		return nil, err
+	}
+	if _, err := checkItems(raw); err != nil {
 		return nil, err
 	}
 	switch {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -90,12 +91,30 @@ func parse(raw []byte) (*Document, error) {
 	return d, nil
 }
 
-// parsePayload fills d from its payload. A name that is not known is skipped: only who signed the document can have put it there, and AWS has
-// added names before.
+// The names of the members that are read.
+var memberNames = []text{
+	"module_id", "digest", "timestamp", "pcrs", "nitrotpm_pcrs", "certificate", "cabundle", "public_key", "user_data", "nonce",
+}
+
+// parsePayload fills d from its payload. A member that is not known is skipped: only who signed the document can have put it there, and AWS has
+// added some before. It must be of the same plain CBOR as the rest, and not called like one that is known but for letter case, which other readers
+// might take for it.
 func (d *Document) parsePayload() error {
 	var m map[text]item
 	if err := unmarshalMap(d.payload, &m); err != nil {
 		return err
+	}
+	for name, value := range m {
+		if slices.Contains(memberNames, name) {
+			continue
+		}
+		if slices.ContainsFunc(memberNames, func(known text) bool { return strings.EqualFold(string(known), string(name)) }) {
+			return errors.New("the name of a member differs in letter case from one that is known")
+		}
+		var skipped any
+		if err := strict.Unmarshal(value, &skipped); err != nil {
+			return errors.New("a member that is not known holds a name twice, one that is no name, or text that is not UTF-8")
+		}
 	}
 	p := payload{m}
 	var digest text

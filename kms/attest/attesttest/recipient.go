@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 )
@@ -25,13 +26,22 @@ func NewRecipient(bits int) (*Recipient, error) {
 	return &Recipient{key}, nil
 }
 
-// ParseRecipient reads what [Recipient.PEM] returned.
-func ParseRecipient(pem []byte) (*Recipient, error) {
-	der, err := parsePEM(pemKey, pem)
-	if err != nil {
-		return nil, err
+// ParseRecipient reads a private key in PEM: PKCS #8, as [Recipient.PEM] returns it, or PKCS #1.
+func ParseRecipient(text []byte) (*Recipient, error) {
+	block, _ := pem.Decode(text)
+	switch {
+	case block == nil:
+		return nil, errors.New("it is not PEM")
+	case block.Type == "RSA PRIVATE KEY" && block.Headers["DEK-Info"] == "":
+		key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		return &Recipient{key}, nil
+	case block.Type != pemKey:
+		return nil, errors.New("it is not an unencrypted PRIVATE KEY (PKCS #8) or RSA PRIVATE KEY (PKCS #1)")
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		return nil, err
 	}
