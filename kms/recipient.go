@@ -104,6 +104,24 @@ func (f *facts) attestation() *attest.Attestation {
 	return a
 }
 
+// attestationReason says in a denial whose document came with the request, and what it has of the registers that policies go by.
+func attestationReason(a *attest.Attestation) string {
+	if a == nil {
+		return ""
+	}
+	text := fmt.Sprintf("; the document is of %q under the root %q", a.ModuleID, a.Root)
+	pinned := []int{0, 3, 8}
+	if a.Kind == attest.NitroTPM {
+		pinned = []int{4, 7, 12}
+	}
+	for _, index := range pinned {
+		if value := a.PCRs[index]; value != nil {
+			text += fmt.Sprintf(", PCR%d %x", index, value)
+		}
+	}
+	return text
+}
+
 // recorded are the registers that a record shows, as far as the document has them: those that CloudTrail shows, and PCR12 of a NitroTPM, the kernel's
 // command line, by which policies go.
 var recorded = map[attest.Kind][]int{

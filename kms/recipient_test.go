@@ -250,6 +250,9 @@ func TestRecipientConditions(t *testing.T) {
 				if allowed {
 					must(t, err)
 				} else {
+					if said := strings.Contains(reason(t, err), `; the document is of "i-`); said != (recipient != nil) {
+						t.Errorf("%s: the operator reads %s", name, reason(t, err))
+					}
 					refusal(t, err, kms.AccessDenied, "User: "+root.Principal+" is not authorized to perform: kms:GenerateDataKey on resource: "+key.Arn+
 						" with an explicit deny in a resource-based policy")
 				}
