@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/hex"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -38,23 +37,23 @@ const maxBinary = 1 << 20
 // readBinary returns the bytes that a file, or stdin for "-", holds in any form, and in which. They are what the file says, however long: who wants less
 // refuses it.
 func readBinary(c *cli.Context, name string) ([]byte, string, error) {
-	in := c.App.Reader
 	if name != "-" {
-		file, err := os.Open(name)
+		b, err := readFile(c.Context, name, maxBinary)
 		if err != nil {
-			return nil, "", misuse("read %s: %w", printable(name), withoutPath(err))
+			return nil, "", misuse("%w", err)
 		}
-		defer file.Close()
-		in = file
-	} else if isTerminal(in) {
+		b, form := parseBinary(b)
+		return b, form, nil
+	}
+	if isTerminal(c.App.Reader) {
 		note(c, "reading from the terminal; Ctrl-D on an empty line ends it")
 	}
-	b, err := interruptibly(c.Context, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in, maxBinary+1)) })
+	b, err := interruptibly(c.Context, func() ([]byte, error) { return io.ReadAll(io.LimitReader(c.App.Reader, maxBinary+1)) })
 	switch {
 	case err != nil:
-		return nil, "", misuse("read %s: %w", printable(name), withoutPath(err))
+		return nil, "", misuse("read stdin: %w", err)
 	case len(b) > maxBinary:
-		return nil, "", misuse("%s is longer than %d bytes", printable(name), maxBinary)
+		return nil, "", misuse("stdin is longer than %d bytes", maxBinary)
 	}
 	b, form := parseBinary(b)
 	return b, form, nil
@@ -99,9 +98,9 @@ func textOrFile(c *cli.Context, flag string) ([]byte, error) {
 	case !isFile:
 		return []byte(text), nil
 	}
-	b, err := os.ReadFile(name)
+	b, err := readFile(c.Context, name, maxBinary)
 	if err != nil {
-		return nil, misuse("--%s: read %s: %w", flag, printable(name), withoutPath(err))
+		return nil, misuse("--%s: %w", flag, err)
 	}
 	return b, nil
 }

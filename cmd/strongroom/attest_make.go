@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -27,8 +26,9 @@ func attestMakeCommand() *cli.Command {
 		Description: `For tests alone. The document is signed with the root in DIR/attestation. The one that "strongroom dev" makes there only that
 rig trusts: it says of itself that it is of a test rig, and serve refuses it. What the document says is what you say.
 
-KEYFILE is the private RSA key of the recipient, in PEM. It is made if it is not there; "strongroom attest open" opens with it
-what was sealed to the document. Registers that are not given have made-up values, the same each time.
+KEYFILE is the private RSA key of the recipient, in PEM: PKCS #8 or PKCS #1. It is made if it is not there;
+"strongroom attest open" opens with it what was sealed to the document. Registers that are not given have made-up values, the
+same each time.
 
 With --case it is one of the documents that servers have to refuse, or to take though they look odd; --list-cases says which
 there are and what is right.
@@ -115,6 +115,9 @@ func makeDocument(c *cli.Context) error {
 	root, err := devRoot(c)
 	if err != nil {
 		return err
+	}
+	if c.Bool("no-key") && c.String("key") != "" {
+		return misuse("--key and --no-key cannot both be")
 	}
 	if !c.Bool("no-key") {
 		recipient, err := recipientKey(c)
@@ -221,7 +224,7 @@ func recipientKey(c *cli.Context) (*attesttest.Recipient, error) {
 	if !slices.Contains([]int{2048, 3072, 4096}, bits) {
 		return nil, misuse("--bits %d: must be 2048, 3072 or 4096", bits)
 	}
-	text, err := os.ReadFile(path)
+	text, err := readFile(c.Context, path, maxPEM)
 	if errors.Is(err, fs.ErrNotExist) {
 		key, err := attesttest.NewRecipient(bits)
 		if err != nil {
@@ -236,12 +239,12 @@ func recipientKey(c *cli.Context) (*attesttest.Recipient, error) {
 		return key, nil
 	}
 	if err != nil {
-		return nil, misuse("read the key %s: %w", printable(path), withoutPath(err))
+		return nil, misuse("the key: %w", err)
 	}
 	defer clear(text)
 	key, err := attesttest.ParseRecipient(text)
 	if err != nil {
-		return nil, fmt.Errorf("the key %s: %w", printable(path), err)
+		return nil, misuse("the key %s: %w", printable(path), err)
 	}
 	if has := key.Key.N.BitLen(); c.IsSet("bits") && has != bits {
 		return nil, misuse("--bits %d: the key in %s has %d", bits, printable(path), has)

@@ -97,7 +97,7 @@ func TestAttestMake(t *testing.T) {
 	if !strings.Contains(s.stdout, `"reason_codes":["debug mode"]`) {
 		t.Errorf("%s", s.stdout)
 	}
-	s = typed(t, made("--no-key").want(t, exitOK).stdout, "attest", "inspect", "--json", "--dir", rig, "-").want(t, exitFailed)
+	s = typed(t, command(t, "attest", "make", "--dev", rig, "--no-key").want(t, exitOK).stdout, "attest", "inspect", "--json", "--dir", rig, "-").want(t, exitFailed)
 	if !strings.Contains(s.stdout, `"verified":true,"recipient_key_ok":false,"reasons":["recipient key not usable: there is none"]`) {
 		t.Errorf("%s", s.stdout)
 	}
@@ -154,12 +154,15 @@ func TestAttestMakeMisused(t *testing.T) {
 		"--dev RIG --key k --kind nitrotpm --pcr 24=" + zero: "a NitroTPM has no PCR24",
 		"--dev RIG --key k --at soon":                        "--at \"soon\": is neither a time",
 		"--dev RIG --key k --nonce @nowhere":                 "--nonce: read nowhere: no such file",
+		"--dev RIG --key k --no-key":                         "--key and --no-key cannot both be",
+		"--dev RIG --key /dev/zero":                          "read /dev/zero: it is longer than 65536 bytes",
+		"--dev RIG --key k --nonce @/dev/zero":               "--nonce: read /dev/zero: it is longer than",
 		"--dev RIG --key k --case nobody":                    `there is none called "nobody"`,
 	} {
 		args = strings.NewReplacer("RIG", rig, "ONE", one).Replace(args)
 		command(t, append([]string{"attest", "make"}, strings.Fields(args)...)...).want(t, exitMisuse, want).wantOut(t, "")
 	}
-	command(t, "attest", "make", "--dev", rig, "--key", "notkey").want(t, exitFailed, "the key notkey: ").wantOut(t, "")
+	command(t, "attest", "make", "--dev", rig, "--key", "notkey").want(t, exitMisuse, "the key notkey: ").wantOut(t, "")
 	runWith(t, strings.NewReader(""), newTerminal(""), "attest", "make", "--dev", rig, "--key", "k3").want(t, exitMisuse, "the document is binary, and stdout is a terminal", "hint: --out FILE or --base64")
 	wantFiles(t, "doc", "k", "notkey")
 
@@ -234,7 +237,8 @@ func TestAttestOpen(t *testing.T) {
 	command(t, "attest", "open", "--key", "other", "e").want(t, exitFailed, "it is for another recipient", "hint: it must be sealed to the key in other").wantOut(t, "")
 	for args, want := range map[string]string{
 		"":                  "--key is missing",
-		"--key nowhere e":   "read the key nowhere: no such file",
+		"--key nowhere e":   "the key: read nowhere: no such file",
+		"--key /dev/zero e": "the key: read /dev/zero: it is longer than 65536 bytes",
 		"--key doc e":       "the key doc: ",
 		"--key k nowhere":   "read nowhere: no such file",
 		"--key k e e":       "one argument too many",

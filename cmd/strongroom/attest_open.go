@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/urfave/cli/v2"
 
@@ -59,9 +58,9 @@ func openEnvelope(c *cli.Context) error {
 			return err
 		}
 	}
-	text, err := os.ReadFile(path)
+	text, err := readFile(c.Context, path, maxPEM)
 	if err != nil {
-		return misuse("read the key %s: %w", printable(path), withoutPath(err))
+		return misuse("the key: %w", err)
 	}
 	defer clear(text)
 	key, err := attesttest.ParseRecipient(text)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -147,7 +148,7 @@ func reportAnchors(log *slog.Logger, o attest.Options) {
 
 // readCertificate returns the one certificate in a PEM file, in DER.
 func readCertificate(path string) ([]byte, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(context.Background(), path, maxPEM)
 	if err != nil {
 		return nil, err
 	}

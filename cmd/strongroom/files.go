@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -12,6 +13,28 @@ import (
 
 	"github.com/urfave/cli/v2"
 )
+
+// maxPEM is how much of a file is read that holds a key or a certificate.
+const maxPEM = 64 << 10
+
+// readFile returns what is in a file, if it is no more than most bytes. It can be interrupted, as by a person who named a pipe that nobody writes to.
+func readFile(ctx context.Context, path string, most int64) ([]byte, error) {
+	b, err := interruptibly(ctx, func() ([]byte, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return io.ReadAll(io.LimitReader(f, most+1))
+	})
+	if err == nil && int64(len(b)) > most {
+		err = fmt.Errorf("it is longer than %d bytes", most)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", printable(path), withoutPath(err))
+	}
+	return b, nil
+}
 
 // A newFile is a file to be made, which may not be there yet.
 type newFile struct {
