@@ -62,9 +62,10 @@ func (f *fakeKMS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f.mu.Lock()
 	f.calls = append(f.calls, fakeCall{operation, in})
+	answer := f.answers[operation]
 	f.mu.Unlock()
 	var out any = fakeRefusal{400, "UnsupportedOperationException", "not faked"}
-	if answer := f.answers[operation]; answer != nil {
+	if answer != nil {
 		out = answer(in)
 	}
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
@@ -82,6 +83,13 @@ func (f *fakeKMS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		json.NewEncoder(w).Encode(out)
 	}
+}
+
+// answer changes how an operation is answered.
+func (f *fakeKMS) answer(operation string, how fakeAnswer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answers[operation] = how
 }
 
 // called returns the names of the operations that were asked for, in order.

@@ -84,7 +84,7 @@ func TestGrantDryRun(t *testing.T) {
 		if f.last(operation)["DryRun"] != true {
 			t.Errorf("sent %v", f.last(operation))
 		}
-		f.answers[operation] = always(fakeRefusal{400, "AccessDeniedException", ""})
+		f.answer(operation, always(fakeRefusal{400, "AccessDeniedException", ""}))
 		command(t, args...).want(t, exitFailed, "not permitted").wantOut(t, "")
 	}
 }
@@ -128,7 +128,7 @@ func TestGrantList(t *testing.T) {
 	if in := f.last("ListGrants"); in["KeyId"] != fakeKeyID || in["GranteePrincipal"] != fakeGrantee {
 		t.Errorf("sent %v", in)
 	}
-	f.answers["ListGrants"] = always(`{"Grants":[],"Truncated":false}`)
+	f.answer("ListGrants", always(`{"Grants":[],"Truncated":false}`))
 	command(t, "grant", "list", "app").want(t, exitOK, "there are no such grants").wantOut(t, "")
 	command(t, "grant", "list", "app", "--json").wantOut(t, `{"Grants":[]}`+"\n")
 }

@@ -65,7 +65,7 @@ func TestKeyPolicyPutRefused(t *testing.T) {
 	})
 	typed(t, "{}", "key", "policy", "put", fakeKeyID, "-").want(t, exitFailed, "put the policy of key "+fakeKeyID+": The new key policy will not allow", "hint: --bypass-lockout-check")
 	// Put again after a lost answer, the new policy itself might refuse it.
-	f.answers["PutKeyPolicy"] = always(fakeRefusal{500, "KMSInternalException", ""})
+	f.answer("PutKeyPolicy", always(fakeRefusal{500, "KMSInternalException", ""}))
 	typed(t, "{}", "key", "policy", "put", fakeKeyID, "-").want(t, exitFailed, "the server failed")
 	if got, want := f.called(), []string{"PutKeyPolicy", "PutKeyPolicy"}; !slices.Equal(got, want) {
 		t.Errorf("asked for %q, want %q", got, want)

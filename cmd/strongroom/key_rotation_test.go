@@ -37,7 +37,7 @@ func TestKeyRotate(t *testing.T) {
 	}
 	command(t, "key", "rotate", fakeKeyID, "--json").want(t, exitOK).wantOut(t, `{"KeyId":"`+fakeKeyARN+`","CurrentKeyMaterialId":"m2"}`+"\n")
 	// One who may not describe the key may still rotate it.
-	f.answers["DescribeKey"] = always(fakeRefusal{400, "AccessDeniedException", ""})
+	f.answer("DescribeKey", always(fakeRefusal{400, "AccessDeniedException", ""}))
 	command(t, "key", "rotate", fakeKeyID).want(t, exitOK).wantOut(t, fakeKeyID+"\n")
 }
 
@@ -52,12 +52,12 @@ func TestKeyRotateWithoutWaiting(t *testing.T) {
 
 func TestKeyRotateFails(t *testing.T) {
 	f := rotatable(t, 3)
-	f.answers["GetKeyRotationStatus"] = always(fakeRefusal{400, "AccessDeniedException", ""})
+	f.answer("GetKeyRotationStatus", always(fakeRefusal{400, "AccessDeniedException", ""}))
 	command(t, "key", "rotate", fakeKeyID).want(t, exitFailed, "wait for the rotation of key "+fakeKeyID+": not permitted", "hint: the rotation has begun").wantOut(t, "")
 
 	// Sent again after a lost answer, it would be a second rotation.
 	f = rotatable(t, 3)
-	f.answers["RotateKeyOnDemand"] = always(fakeRefusal{500, "KMSInternalException", ""})
+	f.answer("RotateKeyOnDemand", always(fakeRefusal{500, "KMSInternalException", ""}))
 	command(t, "key", "rotate", fakeKeyID).want(t, exitFailed, "rotate key "+fakeKeyID+": the server failed")
 	if got := f.called(); len(got) != 1 {
 		t.Errorf("asked for %q", got)
@@ -66,12 +66,12 @@ func TestKeyRotateFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	f = rotatable(t, 1000)
 	answer := f.answers["GetKeyRotationStatus"]
-	f.answers["GetKeyRotationStatus"] = func(in map[string]any) any {
+	f.answer("GetKeyRotationStatus", func(in map[string]any) any {
 		if len(f.called()) == 4 {
 			cancel()
 		}
 		return answer(in)
-	}
+	})
 	var stderr bytes.Buffer
 	code := run(ctx, []string{"strongroom", "key", "rotate", fakeKeyID}, nil, new(bytes.Buffer), &stderr)
 	said{code: code, stderr: stderr.String()}.want(t, exitFailed, "wait for the rotation of key "+fakeKeyID+": interrupted", "hint: the rotation has begun")
@@ -136,7 +136,7 @@ func TestKeyRotation(t *testing.T) {
 		`{"KeyMaterialId":"m2","KeyMaterialState":"CURRENT","RotationDate":"2023-11-14T22:13:20.5Z","RotationType":"AUTOMATIC"},`+
 		`{"KeyMaterialId":"m3","KeyMaterialState":"PENDING_ROTATION"}]}`+"\n")
 
-	f.answers["GetKeyRotationStatus"] = always(`{"KeyId":"` + fakeKeyARN + `","KeyRotationEnabled":false}`)
+	f.answer("GetKeyRotationStatus", always(`{"KeyId":"`+fakeKeyARN+`","KeyRotationEnabled":false}`))
 	if out := command(t, "key", "rotation", "app").want(t, exitOK).stdout; !strings.Contains(out, "Automatic  no\n\n") {
 		t.Errorf("stdout is\n%s", out)
 	}

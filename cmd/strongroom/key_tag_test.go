@@ -52,7 +52,7 @@ func TestKeyTags(t *testing.T) {
 		"team   payments\n")
 	command(t, "key", "tags", fakeKeyID, "--json").want(t, exitOK).
 		wantOut(t, `{"Tags":[{"TagKey":"stage","TagValue":"\u001b[31m"},{"TagKey":"team","TagValue":"payments"}]}`+"\n")
-	f.answers["ListResourceTags"] = always(`{"Tags":[],"Truncated":false}`)
+	f.answer("ListResourceTags", always(`{"Tags":[],"Truncated":false}`))
 	command(t, "key", "tags", "app").want(t, exitOK, "the key has no tags:  strongroom key tag "+fakeKeyID).wantOut(t, "")
 	command(t, "key", "tags", "app", "--json").wantOut(t, `{"Tags":[]}`+"\n")
 }

@@ -97,7 +97,7 @@ func TestKeyList(t *testing.T) {
 		},
 		"DescribeKey": func(in map[string]any) any { return states[in["KeyId"].(string)] },
 	}
-	newFakeKMS(t, answers)
+	f := newFakeKMS(t, answers)
 	command(t, "key", "list").want(t, exitOK).wantOut(t, ""+
 		"KEY                                   STATE                       CREATED     ALIASES          DESCRIPTION\n"+
 		id(1)+"  Enabled                     2023-11-14  alias/a alias/z  of app\n"+
@@ -108,11 +108,11 @@ func TestKeyList(t *testing.T) {
 		`{"KeyId":"`+id(2)+`","KeyArn":"arn:2","KeyState":"PendingDeletion","Description":"of app","CreationDate":"2023-11-14T22:13:20.5Z","DeletionDate":"2023-12-14T22:13:20Z","Aliases":[]},`+
 		`{"KeyId":"`+id(3)+`","KeyArn":"arn:3","Aliases":[]}]}`+"\n")
 
-	answers["ListAliases"] = always(fakeRefusal{400, "AccessDeniedException", ""})
+	f.answer("ListAliases", always(fakeRefusal{400, "AccessDeniedException", ""}))
 	command(t, "key", "list").want(t, exitOK, "without the aliases, because listing them is not permitted")
-	states[id(1)] = fakeRefusal{400, "ValidationException", "broken"}
+	f.answer("DescribeKey", always(fakeRefusal{400, "ValidationException", "broken"}))
 	command(t, "key", "list").want(t, exitFailed, "broken").wantOut(t, "")
-	answers["ListKeys"] = always(`{"Keys":[]}`)
+	f.answer("ListKeys", always(`{"Keys":[]}`))
 	command(t, "key", "list", "--json").wantOut(t, `{"Keys":[]}`+"\n")
 }
 
@@ -215,6 +215,6 @@ func TestKeyDeleteRefuses(t *testing.T) {
 	if len(f.called()) != 0 {
 		t.Errorf("asked for %q", f.called())
 	}
-	f.answers["DescribeKey"] = always(fakeMetadata("PendingDeletion", `,"DeletionDate":1702592000`))
+	f.answer("DescribeKey", always(fakeMetadata("PendingDeletion", `,"DeletionDate":1702592000`)))
 	command(t, "key", "delete", "app", "--yes").want(t, exitFailed, "to be destroyed already, on 2023-12-14 22:13:20 UTC", "hint: strongroom key undelete")
 }

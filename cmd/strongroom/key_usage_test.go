@@ -33,7 +33,7 @@ func TestKeyNotUsed(t *testing.T) {
 	command(t, "key", "usage", fakeKeyID, "--json").want(t, exitOK).wantOut(t, `{"KeyId":"`+fakeKeyARN+`","KeyLastUsage":{},`+
 		`"TrackingStartDate":"2023-11-14T22:13:20Z","KeyCreationDate":"2023-11-14T22:13:20Z"}`+"\n")
 
-	f.answers["GetKeyLastUsage"] = always(`{"KeyId":"` + fakeKeyARN + `","KeyCreationDate":1700000000,"TrackingStartDate":1702592000}`)
+	f.answer("GetKeyLastUsage", always(`{"KeyId":"`+fakeKeyARN+`","KeyCreationDate":1700000000,"TrackingStartDate":1702592000}`))
 	command(t, "key", "usage", fakeKeyID).want(t, exitOK).wantOut(t, ""+
 		"Key        "+fakeKeyARN+"\n"+
 		"Last used  not since 2023-12-14 22:13:20 UTC; before that is not known\n"+

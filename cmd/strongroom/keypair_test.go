@@ -77,12 +77,12 @@ func TestKeypairOverwritesNothing(t *testing.T) {
 		// Somebody else makes the file while the server makes the pair.
 		t.Chdir(t.TempDir())
 		answer := f.answers["GenerateDataKeyPair"]
-		f.answers["GenerateDataKeyPair"] = func(in map[string]any) any {
+		f.answer("GenerateDataKeyPair", func(in map[string]any) any {
 			if err := os.WriteFile(there, []byte("other"), 0o600); err != nil {
 				t.Error(err)
 			}
 			return answer(in)
-		}
+		})
 		command(t, "keypair", "--key", "app", "--spec", "SM2", "--out", "p").want(t, exitFailed, "write "+there+": it exists already")
 		wantFiles(t, there)
 		wantFile(t, there, "other")

@@ -113,7 +113,7 @@ func TestAnswersThatAreNotSealed(t *testing.T) {
 			},
 			"neither": always(`{"KeyId":"` + fakeKeyARN + `"}`),
 		} {
-			f.answers[operation] = answer
+			f.answer(operation, answer)
 			for _, more := range []string{"", " --json", " --out x"} {
 				s := command(t, strings.Fields(args+" --recipient doc"+more)...).want(t, exitFailed, "the server has not sealed its answer").wantOut(t, "")
 				if strings.Contains(s.stderr, "secret") || strings.Contains(s.stderr, b64("secret")) {
@@ -124,7 +124,7 @@ func TestAnswersThatAreNotSealed(t *testing.T) {
 	}
 	wantFiles(t, "blob", "doc", "doc.b64")
 
-	f.answers["Decrypt"] = always(`{"KeyId":"` + fakeKeyARN + `","CiphertextForRecipient":"` + b64(sealedText) + `"}`)
+	f.answer("Decrypt", always(`{"KeyId":"`+fakeKeyARN+`","CiphertextForRecipient":"`+b64(sealedText)+`"}`))
 	command(t, "decrypt", "--in", "blob").want(t, exitFailed, "the server has sealed its answer, to whom is not known").wantOut(t, "")
 }
 
