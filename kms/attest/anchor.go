@@ -46,7 +46,7 @@ func AWSRoot() Anchor {
 // TestRootUnit is the organizational unit in the subject of the roots of test rigs, by which they are known.
 const TestRootUnit = "Strongroom test rig"
 
-// An anchor is an Anchor that can be used.
+// An anchor is an Anchor that was checked.
 type anchor struct {
 	Anchor
 	certificate *x509.Certificate

@@ -126,7 +126,7 @@ func TestNameOfAWS(t *testing.T) {
 func TestAnchorNamesDiffer(t *testing.T) {
 	aws := attest.AWSRoot()
 	_, err := attest.New(attest.Options{Anchors: []attest.Anchor{aws, root().Anchor("test"), aws}, AllowTestRoots: true})
-	if err == nil || !strings.Contains(err.Error(), "two of this name") {
+	if err == nil || !strings.Contains(err.Error(), "another one has this name") {
 		t.Errorf("two anchors of one name: %v", err)
 	}
 }

@@ -73,7 +73,7 @@ func New(o Options) (*Verifier, error) {
 		o.MaxAge = MaxAge
 	}
 	if o.MaxAge < 0 || o.MaxAge > MaxAge {
-		return nil, fmt.Errorf("an age of %v is not from 0 to %v", o.MaxAge, MaxAge)
+		return nil, fmt.Errorf("an age of %v is not more than 0 and at most %v", o.MaxAge, MaxAge)
 	}
 	if o.MaxAhead == 0 {
 		o.MaxAhead = MaxAhead
@@ -88,7 +88,7 @@ func New(o Options) (*Verifier, error) {
 		switch {
 		case err != nil:
 		case slices.ContainsFunc(v.anchors, func(b *anchor) bool { return strings.EqualFold(a.Name, b.Name) }):
-			err = errors.New("there are two of this name, or but for letter case")
+			err = errors.New("another one has this name, or one that differs in letter case alone")
 		case strings.EqualFold(a.Name, aws.Name) && !bytes.Equal(a.DER, aws.DER):
 			// Policies that were written for AWS's hardware ask for this name.
 			err = errors.New("it is not the root of AWS, whose name it has")

@@ -11,9 +11,9 @@ import (
 // costs without use (depth, long arrays and maps, tags). Lengths that the input claims are checked against the input before anything is
 // allocated.
 //
-// Maps of indefinite length are taken, as real documents have them. What the library cannot be made to refuse is refused below: by checkItems, wherever
-// it stands, a string in chunks, a float, undefined and other simple values; by the types, an array of integers for a byte string, and null for
-// anything.
+// Maps and arrays of indefinite length are taken, since real documents have such maps. What the library cannot be made to refuse is refused below: by
+// checkItems, wherever it stands, a string in chunks, a float, undefined and other simple values, and too many items in all; by the types, an array of integers
+// for a byte string, and null for anything.
 //
 // The limits are the library's least, but for maps, which have to hold 32 registers.
 var strict = func() cbor.DecMode {
@@ -40,7 +40,7 @@ func unmarshalMap(b []byte, into *map[text]item) error {
 		return fmt.Errorf("entry %d has a name that occurs twice", twice.Index)
 	}
 	if err == nil {
-		_, err = checkItems(b)
+		err = checkItems(b)
 	}
 	return err
 }
@@ -60,9 +60,23 @@ const (
 // indefinite is the additional information of what is in chunks, or has as many items as come before a break (RFC 8949, section 3.2).
 const indefinite = 31
 
-// checkItems refuses what documents do not consist of, in one item and all that is in it, and returns what follows. The input is well-formed and not deep,
-// which strict has made sure of.
-func checkItems(b []byte) (rest []byte, err error) {
+// maxItems is how many items there may be at either layer of a document, in all that is nested. Real payloads have less than a hundred, and no one that is
+// well-formed otherwise has more than 150 that mean something.
+const maxItems = 512
+
+// checkItems refuses what documents do not consist of, in one item and all that is in it. It is for what strict.Unmarshal has taken, which has made sure
+// that all of it is well-formed and not deep.
+func checkItems(item []byte) error {
+	left := maxItems
+	_, err := skipItem(item, &left)
+	return err
+}
+
+// skipItem is checkItems for the first item of b. It returns what follows.
+func skipItem(b []byte, left *int) (rest []byte, err error) {
+	if *left--; *left < 0 {
+		return nil, errors.New("it has too many items")
+	}
 	major, info := b[0]>>5, b[0]&0x1f
 	b = b[1:]
 	n := uint64(info) // the argument, or it is in the next 1, 2, 4 or 8 bytes
@@ -90,7 +104,7 @@ func checkItems(b []byte) (rest []byte, err error) {
 			if info == indefinite && b[0] == 0xff {
 				return b[1:], nil
 			}
-			if b, err = checkItems(b); err != nil {
+			if b, err = skipItem(b, left); err != nil {
 				return nil, err
 			}
 		}
@@ -180,7 +194,7 @@ func parseSign1(raw []byte) (*sign1, error) {
 	if err := strict.Unmarshal(raw, m); err != nil {
 		return nil, err
 	}
-	if _, err := checkItems(raw); err != nil {
+	if err := checkItems(raw); err != nil {
 		return nil, err
 	}
 	switch {

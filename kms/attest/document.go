@@ -104,7 +104,7 @@ func (d *Document) parsePayload() error {
 	if err := unmarshalMap(d.payload, &m); err != nil {
 		return err
 	}
-	for name, value := range m {
+	for _, name := range slices.Sorted(maps.Keys(m)) { // in an order, so that a document has one fault
 		if slices.Contains(memberNames, name) {
 			continue
 		}
@@ -112,7 +112,7 @@ func (d *Document) parsePayload() error {
 			return errors.New("the name of a member differs in letter case from one that is known")
 		}
 		var skipped any
-		if err := strict.Unmarshal(value, &skipped); err != nil {
+		if err := strict.Unmarshal(m[name], &skipped); err != nil {
 			return errors.New("a member that is not known holds a name twice, one that is no name, or text that is not UTF-8")
 		}
 	}

@@ -29,7 +29,7 @@ var reasonNames = [reasonEnd]string{
 	BadKey:       "recipient key not usable",
 }
 
-// Reasons returns every Reason there is.
+// Reasons returns every Reason there is, so that a test can ask whether each has words for clients.
 func Reasons() []Reason {
 	var all []Reason
 	for r := Reason(1); r < reasonEnd; r++ {

@@ -103,9 +103,9 @@ func parseKey(der []byte) (*rsa.PublicKey, error) {
 	}
 	switch bits := key.N.BitLen(); {
 	case bits < 2048 || bits > 4096 || bits%8 != 0 || key.N.Bit(0) == 0:
-		return nil, fmt.Errorf("its modulus of %d bits is not odd and from 2048 to 4096 bits, a multiple of 8", bits)
+		return nil, fmt.Errorf("its modulus must be odd, from 2048 to 4096 bits and a multiple of 8; it has %d", bits)
 	case key.E < 65537 || key.E%2 == 0 || key.E > maxExponent:
-		return nil, fmt.Errorf("its exponent %d is not odd and from 65537 to %d", key.E, maxExponent)
+		return nil, fmt.Errorf("its exponent must be odd, from 65537 to %d; it is %d", maxExponent, key.E)
 	}
 	return key, nil
 }

@@ -154,6 +154,9 @@ func resize(n int) func([]byte) []byte {
 		head := bytes.LastIndex(b, append(text("extra"), 0x59, 0x40, 0x00)) + 6
 		end := b[head+3+1<<14:]
 		size := n - head - 3 - len(end)
+		if size < 0 {
+			return b
+		}
 		item := append(appendWideHead(nil, majorOctets, uint64(size), 2), make([]byte, size)...)
 		return append(append(b[:head:head], item...), end...)
 	}

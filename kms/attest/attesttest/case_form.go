@@ -45,9 +45,9 @@ func formCases() []Case {
 		{Name: "cut", About: "the last byte is missing", raw: func(b []byte) []byte { return b[:len(b)-1] }},
 		{Name: "half", About: "the second half is missing", raw: func(b []byte) []byte { return b[:len(b)/2] }},
 		{Name: "base64", About: "its base64", raw: func(b []byte) []byte { return []byte("hEShATgi" + strings.Repeat("oFkR", len(b)/3)) }},
-		{Name: "too-long", About: "32 KiB and a byte", raw: func(b []byte) []byte { return append(b, make([]byte, attest.MaxSize+1-len(b))...) }},
+		{Name: "too-long", About: "32 KiB and a byte", raw: func(b []byte) []byte { return append(b, make([]byte, max(0, attest.MaxSize+1-len(b)))...) }},
 		{Name: "api-longest", About: "262,144 bytes, the most that the API takes", raw: func(b []byte) []byte {
-			return append(b, make([]byte, 262144-len(b))...)
+			return append(b, make([]byte, max(0, 262144-len(b)))...)
 		}},
 
 		{Name: "array-of-three", About: "an array without a signature", raw: elements(func(e [][]byte) []byte { return array(e[:3]...) })},

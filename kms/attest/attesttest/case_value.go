@@ -136,6 +136,7 @@ func payloadCases() []Case {
 		Case{Name: "payload-costly-chunks", About: "members in 16,000 empty chunks, and no other", encode: instead([]byte("\xa1\x61a\x5f" + strings.Repeat("\x40", 16000) + cborBreak))},
 		Case{Name: "payload-costly-text", About: "members in 16,000 empty chunks of text, and no other", encode: instead([]byte("\xa1\x61a\x7f" + strings.Repeat("\x60", 16000) + cborBreak))},
 		Case{Name: "payload-costly-maps", About: "members with maps in maps, and no other", encode: instead([]byte(namedMapOf(32, mapOf(32, arrayOf(10, "\x80")))))},
+		Case{Name: "payload-costly-one-maps", About: "members with arrays of arrays of maps, and no other", encode: instead([]byte(namedMapOf(32, arrayOf(16, arrayOf(10, "\xa1\x00\x00")))))},
 		Case{Name: "payload-costly-arrays", About: "members with arrays in arrays, and no other", encode: instead([]byte(namedMapOf(32, arrayOf(16, arrayOf(16, "\x80")))))},
 	)
 }

@@ -111,7 +111,6 @@ func payload(s *Statement, bundle [][]byte, certificate []byte) members {
 
 // A message is a COSE_Sign1 (RFC 9052, section 4.2), by its parts.
 type message struct {
-	tag         []byte // before it
 	protected   []byte // map, in the byte string
 	unprotected []byte // encoded
 	payload     []byte // what is in the byte string
@@ -134,7 +133,7 @@ func (m *message) sign() {
 }
 
 func (m *message) encode() []byte {
-	return append(m.tag, array(octets(m.protected), m.unprotected, octets(m.payload), octets(m.signature))...)
+	return array(octets(m.protected), m.unprotected, octets(m.payload), octets(m.signature))
 }
 
 // signature returns an ECDSA signature, which without randomness is that of RFC 6979.
