@@ -20,7 +20,7 @@ type Recipient struct {
 	AttestationDocument    []byte `json:"AttestationDocument" aws:"required,min=1,max=262144"`
 }
 
-// attested returns what the document of a request says, or nil if the request has no Recipient. It comes before everything else that an operation does: a
+// attested returns what the document of a request says, or nil if the request has no Recipient. It comes before policies and before any work: a
 // policy can ask what the document says, and it may ask only of one that was verified. The error is for the client to see.
 func (s *Service) attested(who Caller, r *Recipient) (*attest.Attestation, error) {
 	if r == nil {
@@ -52,8 +52,8 @@ var documentTexts = map[attest.Reason]string{
 
 // documentError turns the refusal of a document into what the client sees.
 func documentError(err error) error {
-	var fault *attest.Fault
-	if !errors.As(err, &fault) {
+	fault, ok := errors.AsType[*attest.Fault](err)
+	if !ok {
 		return err
 	}
 	return &Error{Code: Validation, Detail: documentTexts[fault.Reason], Err: err}

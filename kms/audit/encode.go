@@ -187,7 +187,7 @@ func appendValue(b []byte, name string, value []byte) ([]byte, error) {
 	return appendPrintable(b, v), nil
 }
 
-// appendPrintable appends JSON in which what is not ASCII and does not print is escaped, as appendString does it: such characters stand in strings only.
+// appendPrintable appends JSON in which what is not ASCII and does not print is escaped: such characters stand in strings only.
 // Nothing becomes more than three times as long in bytes by it, which keeps the record of the largest request below maxRecord.
 func appendPrintable(b, value []byte) []byte {
 	done := 0 // value[:done] is written

@@ -44,7 +44,7 @@ func (d *Document) Warnings() []string {
 			}
 		}
 		if differ > 1 {
-			all = append(all, fmt.Sprintf("statement %s denies only what differs in all %d things that it asks of a document: one statement for each would deny what differs in any", s.name, differ))
+			all = append(all, faultf("statement %s denies only what differs in all %d things that it asks of a document: one statement for each would deny what differs in any", s.name, differ).Error())
 		}
 	}
 	return all
@@ -55,12 +55,17 @@ func notDigest(operator, value string) string {
 	if !strings.Contains(operator, "String") || strings.Contains(value, "${") {
 		return ""
 	}
-	fixed := value
+	const digits = 2 * 48
+	fixed, least, most := value, len(value), len(value)
 	if strings.Contains(operator, "Like") {
 		fixed = strings.NewReplacer("*", "", "?", "").Replace(value)
+		least = len(value) - strings.Count(value, "*")
+		if most = least; least < len(value) {
+			most = digits
+		}
 	}
-	digits := !strings.ContainsFunc(fixed, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) })
-	if pattern := fixed != value; !digits || !pattern && len(value) != 2*48 || len(fixed) > 2*48 {
+	isHex := !strings.ContainsFunc(fixed, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) })
+	if !isHex || least > digits || most < digits {
 		return "is not the 96 hexadecimal digits of a SHA-384 digest, and matches none"
 	}
 	if !strings.Contains(operator, "IgnoreCase") && fixed != strings.ToLower(fixed) {

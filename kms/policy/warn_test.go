@@ -30,6 +30,10 @@ func TestWarnings(t *testing.T) {
 		{"Allow", fmt.Sprintf(`{"ForAllValues:StringEquals":{%q:"aws"}}`, root), []string{"statement #1: ForAllValues:StringEquals " + root + ": holds without a document too"}},
 		{"Allow", fmt.Sprintf(`{"StringNotEquals":{%q:%q}}`, pcr0, digest), []string{"statement #1: StringNotEquals " + pcr0 + ": holds without a document too"}},
 		{"Deny", fmt.Sprintf(`{"StringNotLike":{%q:"0xab*"}}`, pcr0), []string{`statement #1: StringNotLike ` + pcr0 + `: "0xab*" is not`}},
+		{"Deny", fmt.Sprintf(`{"StringNotLike":{%q:"ab??"}}`, pcr0), []string{`statement #1: StringNotLike ` + pcr0 + `: "ab??" is not`}},
+		{"Deny", fmt.Sprintf(`{"StringNotLike":{%q:%q}}`, pcr0, digest[:94]+"??"), nil},
+		{"Deny", fmt.Sprintf(`{"StringNotLike":{%q:%q}}`, pcr0, digest+"*"), nil},
+		{"Deny", fmt.Sprintf(`{"StringNotLike":{%q:%q}}`, pcr0, digest+"?*"), []string{`statement #1: StringNotLike ` + pcr0}},
 		{"Deny", fmt.Sprintf(`{"StringNotLike":{%q:"AB*"}}`, pcr0), []string{`statement #1: StringNotLike ` + pcr0 + `: "AB*" has capital`}},
 		{"Deny", fmt.Sprintf(`{"StringEquals":{%q:%q,%q:%q}}`, pcr0, digest, pcr1, digest), nil},
 	} {
