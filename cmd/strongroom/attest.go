@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/hex"
-	"io"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -37,23 +36,12 @@ const maxBinary = 1 << 20
 // readBinary returns the bytes that a file, or stdin for "-", holds in any form, and in which. They are what the file says, however long: who wants less
 // refuses it.
 func readBinary(c *cli.Context, name string) ([]byte, string, error) {
-	if name != "-" {
-		b, err := readFile(c.Context, name, maxBinary)
-		if err != nil {
-			return nil, "", misuse("%w", err)
-		}
-		b, form := parseBinary(b)
-		return b, form, nil
-	}
-	if isTerminal(c.App.Reader) {
-		note(c, "reading from the terminal; Ctrl-D on an empty line ends it")
-	}
-	b, err := interruptibly(c.Context, func() ([]byte, error) { return io.ReadAll(io.LimitReader(c.App.Reader, maxBinary+1)) })
+	b, err := readNamed(c, name, maxBinary)
 	switch {
 	case err != nil:
-		return nil, "", misuse("read stdin: %w", err)
+		return nil, "", misuse("%w", err)
 	case len(b) > maxBinary:
-		return nil, "", misuse("stdin is longer than %d bytes", maxBinary)
+		return nil, "", misuse("%s is longer than %d bytes", printable(name), maxBinary)
 	}
 	b, form := parseBinary(b)
 	return b, form, nil

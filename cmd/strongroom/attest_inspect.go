@@ -111,7 +111,7 @@ func trustOf(c *cli.Context) (attest.Options, error) {
 	case file != "" && said:
 		return attest.Options{}, misuse("--anchor is trusted instead of what a deployment trusts: either it, or --config or --dir")
 	case file != "":
-		der, err := readCertificate(file)
+		der, err := readCertificate(c.Context, file)
 		if err != nil {
 			return attest.Options{}, misuse("--anchor: %w", err)
 		}
@@ -127,7 +127,7 @@ func trustOf(c *cli.Context) (attest.Options, error) {
 	if err != nil {
 		return attest.Options{}, err
 	}
-	return p.attestation()
+	return p.attestation(c.Context)
 }
 
 // anchorName returns a name of an anchor, which is not AWS's, that is as like a file's name as it may be.

@@ -296,7 +296,7 @@ func TestInspectMisused(t *testing.T) {
 		path + " --account 12":               "--account 12: an account is 12 digits",
 		path + " --anchor nowhere":           "--anchor: read nowhere: no such file",
 		path + " --anchor /dev/zero":         "--anchor: read /dev/zero: it is longer than 65536 bytes",
-		"/dev/zero":                          "read /dev/zero: it is longer than",
+		"/dev/zero":                          "/dev/zero is longer than",
 		path + " --anchor " + key:            "holds no certificate in PEM",
 		path + " --anchor " + key + " --dir": "flag needs an argument",
 		path + " --anchor x --dir y":         "either it, or --config or --dir",

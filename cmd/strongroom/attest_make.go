@@ -126,6 +126,9 @@ func makeDocument(c *cli.Context) error {
 		}
 		s.PublicKey = recipient.PublicKey()
 	}
+	if c.String("at") == "" {
+		s.Time = time.Now() // the search for the key's primes may have taken seconds
+	}
 	document, err := root.DocumentOf(odd, s)
 	if err != nil {
 		return fmt.Errorf("make the document: %w", err)
@@ -207,7 +210,7 @@ func devRoot(c *cli.Context) (*attesttest.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := (&devRig{dir: dir}).attestationRoot()
+	root, err := (&devRig{dir: dir}).attestationRoot(c.Context)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, hint(misuse("there is no root for attestation documents in %s", printable(dir)), "strongroom dev --dir "+shellQuote(dir)+" makes one when it starts")
 	}

@@ -25,7 +25,7 @@ func newFakeRig(t *testing.T) string {
 	if err := os.WriteFile(d.storeFile(), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.makeAttestationRoot(); err != nil {
+	if err := d.makeAttestationRoot(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t.Chdir(t.TempDir())
@@ -177,7 +177,7 @@ func TestAttestMakeMisused(t *testing.T) {
 // sealedTo returns an envelope with the plaintext for the key of a document.
 func sealedTo(t *testing.T, rig, document, plaintext string) []byte {
 	t.Helper()
-	trust, err := (&devRig{dir: rig}).attestation()
+	trust, err := (&devRig{dir: rig}).attestation(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func defaultAttestation() AttestationConfig {
 }
 
 // options returns what the configuration says, with the certificates that it names.
-func (c *AttestationConfig) options() (attest.Options, error) {
+func (c *AttestationConfig) options(ctx context.Context) (attest.Options, error) {
 	o := attest.Options{
 		Anchors:    []attest.Anchor{attest.AWSRoot()},
 		AllowDebug: c.AllowDebugEnclaves,
@@ -73,7 +73,7 @@ func (c *AttestationConfig) options() (attest.Options, error) {
 	for _, a := range c.Anchors {
 		anchor := attest.AWSRoot()
 		if a.Certificate != "" {
-			der, err := readCertificate(a.Certificate)
+			der, err := readCertificate(ctx, a.Certificate)
 			if err != nil {
 				return attest.Options{}, fmt.Errorf("anchor %q: %w", a.Name, err)
 			}
@@ -90,7 +90,7 @@ func (c *AttestationConfig) options() (attest.Options, error) {
 var accountPattern = regexp.MustCompile(`^\d{12}$`)
 
 // check returns what is wrong, each named as the reader wrote it.
-func (c *AttestationConfig) check() []string {
+func (c *AttestationConfig) check(ctx context.Context) []string {
 	var faults []string
 	fault := func(key, format string, args ...any) {
 		faults = append(faults, "attestation."+key+": "+fmt.Sprintf(format, args...))
@@ -121,7 +121,7 @@ func (c *AttestationConfig) check() []string {
 	if len(faults) > 0 {
 		return faults
 	}
-	o, err := c.options()
+	o, err := c.options(ctx)
 	if err == nil {
 		_, err = attest.New(o)
 	}
@@ -147,8 +147,8 @@ func reportAnchors(log *slog.Logger, o attest.Options) {
 }
 
 // readCertificate returns the one certificate in a PEM file, in DER.
-func readCertificate(path string) ([]byte, error) {
-	b, err := readFile(context.Background(), path, maxPEM)
+func readCertificate(ctx context.Context, path string) ([]byte, error) {
+	b, err := readFile(ctx, path, maxPEM)
 	if err != nil {
 		return nil, err
 	}
@@ -172,12 +172,12 @@ func (d *devRig) attestationRootFile() string { return filepath.Join(d.attestati
 func (d *devRig) attestationKeyFile() string  { return filepath.Join(d.attestationDir(), "root.key") }
 
 // attestationRoot returns the root that `attest make` signs with for this rig.
-func (d *devRig) attestationRoot() (*attesttest.Root, error) {
-	certificate, err := os.ReadFile(d.attestationRootFile())
+func (d *devRig) attestationRoot(ctx context.Context) (*attesttest.Root, error) {
+	certificate, err := readFile(ctx, d.attestationRootFile(), maxPEM)
 	if err != nil {
 		return nil, err
 	}
-	key, err := os.ReadFile(d.attestationKeyFile())
+	key, err := readFile(ctx, d.attestationKeyFile(), maxPEM)
 	if err != nil {
 		return nil, err
 	}
@@ -185,9 +185,9 @@ func (d *devRig) attestationRoot() (*attesttest.Root, error) {
 }
 
 // attestation returns whose documents the rig believes: those of AWS and, if it has been made, of its own root.
-func (d *devRig) attestation() (attest.Options, error) {
+func (d *devRig) attestation(ctx context.Context) (attest.Options, error) {
 	o := attest.Options{Anchors: []attest.Anchor{attest.AWSRoot()}, AllowTestRoots: true}
-	der, err := readCertificate(d.attestationRootFile())
+	der, err := readCertificate(ctx, d.attestationRootFile())
 	if err == nil {
 		o.Anchors = append(o.Anchors, attest.Anchor{Name: devAnchor, DER: der})
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -197,8 +197,8 @@ func (d *devRig) attestation() (attest.Options, error) {
 }
 
 // makeAttestationRoot makes the rig's root, if it has none.
-func (d *devRig) makeAttestationRoot() error {
-	if _, err := d.attestationRoot(); !errors.Is(err, fs.ErrNotExist) {
+func (d *devRig) makeAttestationRoot(ctx context.Context) error {
+	if _, err := d.attestationRoot(ctx); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	root, err := attesttest.NewRoot(attesttest.RootOptions{Name: "strongroom dev"})

@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/ecdsa"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -81,9 +80,9 @@ func auditKey(c *cli.Context, files []string) (*ecdsa.PublicKey, error) {
 		path = filepath.Join(filepath.Dir(files[0]), "public-key.pem")
 		note(c, "with the key that lies beside the log, %s, which proves nothing against who can write there; --public-key names another", printable(path))
 	}
-	b, err := os.ReadFile(path)
+	b, err := readFile(c.Context, path, maxPEM)
 	if err != nil {
-		return nil, hint(misuse("read the public key %s: %w", path, withoutPath(err)), "strongroom audit key --config FILE prints it, on the server's host")
+		return nil, hint(misuse("the public key: %w", err), "strongroom audit key --config FILE prints it, on the server's host")
 	}
 	key, err := audit.ParsePublicKey(b)
 	if err != nil {

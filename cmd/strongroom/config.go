@@ -119,14 +119,14 @@ var defaultAudit = AuditConfig{MaxSize: 64, CheckpointRecords: 1000, CheckpointS
 
 // rig says what openRig is to open.
 func (c *Config) rig(ctx context.Context) (rigOptions, error) {
-	attestation, err := c.Attestation.options()
+	attestation, err := c.Attestation.options(ctx)
 	return rigOptions{
 		store: c.Store, token: tokenConfig(ctx, c.HSM), sm2: c.SM2 == nil || *c.SM2, audit: c.Audit, limits: c.Limits.limits(), attestation: attestation,
 	}, err
 }
 
 // loadConfig reads a configuration file. Its error names everything that is wrong with it, by key.
-func loadConfig(path string) (*Config, error) {
+func loadConfig(ctx context.Context, path string) (*Config, error) {
 	if path == "" {
 		return nil, misuse("which configuration? --config FILE is required")
 	}
@@ -152,7 +152,7 @@ func loadConfig(path string) (*Config, error) {
 	for _, key := range meta.Undecoded() {
 		faults = append(faults, fmt.Sprintf("%s: no such key", key))
 	}
-	faults = append(faults, c.check()...)
+	faults = append(faults, c.check(ctx)...)
 	if len(faults) > 0 {
 		return nil, misuse("%s:\n  %s", path, strings.Join(faults, "\n  "))
 	}
@@ -168,7 +168,7 @@ var (
 )
 
 // check returns all that is wrong with the values, each named as the reader wrote it.
-func (c *Config) check() []string {
+func (c *Config) check(ctx context.Context) []string {
 	var faults []string
 	fault := func(key, format string, args ...any) {
 		faults = append(faults, key+": "+fmt.Sprintf(format, args...))
@@ -262,7 +262,7 @@ func (c *Config) check() []string {
 			fault(l.key, "%v is neither 0, for no limit, nor from %v to %.0f requests a second", l.value, least, most)
 		}
 	}
-	return append(faults, c.Attestation.check()...)
+	return append(faults, c.Attestation.check(ctx)...)
 }
 
 // listensLocally reports whether only this machine can reach an address.

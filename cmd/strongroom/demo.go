@@ -26,8 +26,8 @@ func demoCommand() *cli.Command {
 		OnUsageError: onUsageError,
 		Usage:        "do the main job once, on a token, a store and a server made for it, and prove the result",
 		Description: `Makes one data key pair of each spec over HTTP with signed requests, decrypts each private key again, and proves that
-it belongs to the public key and works; and one whose private key only an attested enclave can read. Needs SoftHSM 2 (Debian: apt-get install softhsm2). Leaves nothing behind.
-Exit code 0 only if every proof held.
+it belongs to the public key and works; and one whose private key only an attested enclave can read. Needs SoftHSM 2
+(Debian: apt-get install softhsm2). Leaves nothing behind. Exit code 0 only if every proof held.
 
 Example:  strongroom demo --json | jq .ok`,
 		Flags: []cli.Flag{jsonFlag()},

@@ -50,7 +50,7 @@ func makeDemoAttested(ctx context.Context, client *awskms.Client, d *devRig) (a 
 }
 
 func (a *demoAttested) run(ctx context.Context, client *awskms.Client, d *devRig) error {
-	root, err := d.attestationRoot()
+	root, err := d.attestationRoot(ctx)
 	if err != nil {
 		return err
 	}

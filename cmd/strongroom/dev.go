@@ -153,10 +153,10 @@ func (d *devRig) open(ctx context.Context, log *slog.Logger) (*rig, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.makeAttestationRoot(); err != nil {
+	if err := d.makeAttestationRoot(ctx); err != nil {
 		return nil, fmt.Errorf("make the root of attestation documents: %w", err)
 	}
-	attestation, err := d.attestation()
+	attestation, err := d.attestation(ctx)
 	if err != nil {
 		return nil, err
 	}

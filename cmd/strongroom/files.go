@@ -17,21 +17,43 @@ import (
 // maxPEM is how much of a file is read that holds a key or a certificate.
 const maxPEM = 64 << 10
 
-// readFile returns what is in a file, if it is no more than most bytes. It can be interrupted, as by a person who named a pipe that nobody writes to.
-func readFile(ctx context.Context, path string, most int64) ([]byte, error) {
+// readFile returns what is in a file, if it is no more than most bytes.
+func readFile(ctx context.Context, path string, most int) ([]byte, error) {
+	b, err := readBeginning(ctx, path, most)
+	if err == nil && len(b) > most {
+		err = fmt.Errorf("read %s: it is longer than %d bytes", printable(path), most)
+	}
+	return b, err
+}
+
+// readBeginning returns what is in a file, and one byte more than most if it is longer than that. It can be interrupted, as by a person who named a pipe
+// that nobody writes to.
+func readBeginning(ctx context.Context, path string, most int) ([]byte, error) {
 	b, err := interruptibly(ctx, func() ([]byte, error) {
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		return io.ReadAll(io.LimitReader(f, most+1))
+		return io.ReadAll(io.LimitReader(f, int64(most)+1))
 	})
-	if err == nil && int64(len(b)) > most {
-		err = fmt.Errorf("it is longer than %d bytes", most)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", printable(path), withoutPath(err))
+	}
+	return b, nil
+}
+
+// readNamed is readBeginning for a command line, on which "-" is stdin.
+func readNamed(c *cli.Context, name string, most int) ([]byte, error) {
+	if name != "-" {
+		return readBeginning(c.Context, name, most)
+	}
+	if isTerminal(c.App.Reader) {
+		note(c, "reading from the terminal; Ctrl-D on an empty line ends it")
+	}
+	b, err := interruptibly(c.Context, func() ([]byte, error) { return io.ReadAll(io.LimitReader(c.App.Reader, int64(most)+1)) })
+	if err != nil {
+		return nil, fmt.Errorf("read stdin: %w", err)
 	}
 	return b, nil
 }
@@ -144,26 +166,10 @@ func outFile(c *cli.Context) string {
 // readInput returns what --in names, and one byte more than limit if it is longer than that.
 func readInput(c *cli.Context, limit int) ([]byte, error) {
 	in := c.String("in")
-	if in == "-" || in == "" {
-		if isTerminal(c.App.Reader) {
-			note(c, "reading from the terminal; Ctrl-D on an empty line ends it")
-		}
-		b, err := interruptibly(c.Context, func() ([]byte, error) { return io.ReadAll(io.LimitReader(c.App.Reader, int64(limit)+1)) })
-		if err != nil {
-			return nil, fmt.Errorf("read stdin: %w", err)
-		}
-		return b, nil
+	if in == "" {
+		in = "-"
 	}
-	file, err := os.Open(in)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", in, withoutPath(err))
-	}
-	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, int64(limit)+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", in, withoutPath(err))
-	}
-	return b, nil
+	return readNamed(c, in, limit)
 }
 
 // appendBase64 appends b as one line of base64.

@@ -47,7 +47,7 @@ Example:  strongroom init --config /etc/strongroom/strongroom.toml`,
 			if !kms.IsAccount(c.String("account")) {
 				return misuse("--account %s: an account is 12 digits", c.String("account"))
 			}
-			config, err := loadConfig(c.String("config"))
+			config, err := loadConfig(c.Context, c.String("config"))
 			if err != nil {
 				return err
 			}

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -72,14 +70,11 @@ func createKey(c *cli.Context) error {
 		in.Tags = append(in.Tags, types.Tag{TagKey: aws.String(name), TagValue: aws.String(tags[name])})
 	}
 	if path := c.String("policy-file"); path != "" {
-		policy, err := os.ReadFile(path)
+		text, err := readKeyPolicy(c, path)
 		if err != nil {
-			return misuse("read the policy %s: %w", path, withoutPath(err))
+			return err
 		}
-		if !json.Valid(policy) {
-			return misuse("the policy %s is not JSON", path)
-		}
-		in.Policy = aws.String(string(policy))
+		in.Policy = &text
 	}
 	s, err := connect(c)
 	if err != nil {

@@ -119,9 +119,6 @@ func putKeyPolicy(c *cli.Context) error {
 
 // readKeyPolicy returns the text of FILE if it can be a policy at all.
 func readKeyPolicy(c *cli.Context, file string) (string, error) {
-	if file == "-" && isTerminal(c.App.Reader) {
-		note(c, "reading from the terminal; Ctrl-D on an empty line ends it")
-	}
 	text, err := readPolicy(c, file)
 	switch {
 	case err != nil:

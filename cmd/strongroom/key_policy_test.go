@@ -38,7 +38,7 @@ func TestKeyPolicyPut(t *testing.T) {
 	}
 	command(t, "key", "policy", "put", "app", "bad").want(t, exitMisuse, "the policy bad is not JSON")
 	command(t, "key", "policy", "put", "app", "big").want(t, exitMisuse, "the policy big is longer than 32768 bytes")
-	command(t, "key", "policy", "put", "app", "none").want(t, exitMisuse, "read the policy none: no such file")
+	command(t, "key", "policy", "put", "app", "none").want(t, exitMisuse, "the policy: read none: no such file")
 	typed(t, "", "key", "policy", "put", "app", "-").want(t, exitMisuse, "the policy - is not JSON")
 	command(t, "key", "policy", "put", "app").want(t, exitMisuse, "FILE is missing")
 	if len(f.called()) != 0 {

@@ -39,7 +39,7 @@ func TestKeyCreateWithPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	command(t, "key", "create", "--policy-file", "bad").want(t, exitMisuse, "the policy bad is not JSON")
-	command(t, "key", "create", "--policy-file", "none").want(t, exitMisuse, "read the policy none: no such file")
+	command(t, "key", "create", "--policy-file", "none").want(t, exitMisuse, "the policy: read none: no such file")
 	if len(f.called()) != 0 {
 		t.Errorf("asked for %q", f.called())
 	}

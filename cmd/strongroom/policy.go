@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -93,18 +91,9 @@ Exit codes: 0 nothing is wrong, 1 something is, 2 used wrongly.`,
 
 // readPolicy returns the text of FILE, or of stdin for "-".
 func readPolicy(c *cli.Context, file string) (string, error) {
-	in := c.App.Reader
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return "", misuse("read the policy %s: %w", file, withoutPath(err))
-		}
-		defer f.Close()
-		in = f
-	}
-	b, err := interruptibly(c.Context, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in, policy.MaxSize+1)) })
+	b, err := readNamed(c, file, policy.MaxSize)
 	if err != nil {
-		return "", misuse("read the policy %s: %w", file, withoutPath(err))
+		return "", misuse("the policy: %w", err)
 	}
 	return string(b), nil
 }
@@ -145,17 +134,19 @@ func checkPolicy(c *cli.Context) error {
 	if fault != nil {
 		return fmt.Errorf("%s is not %s: %s", file, word, printable(fault.Error()))
 	}
-	warnPolicy(c, kind, text)
+	warnOf(c, document)
 	note(c, "%s is %s without a fault", file, word)
 	return nil
 }
 
 // warnPolicy tells the author of a policy what in it cannot be meant.
 func warnPolicy(c *cli.Context, kind policy.Kind, text string) {
-	d, err := policy.Parse(kind, text)
-	if err != nil {
-		return // which is not for a warning
+	if d, err := policy.Parse(kind, text); err == nil { // what else is wrong is not for a warning
+		warnOf(c, d)
 	}
+}
+
+func warnOf(c *cli.Context, d *policy.Document) {
 	for _, w := range d.Warnings() {
 		note(c, "warning: %s", printable(w))
 	}

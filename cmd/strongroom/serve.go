@@ -25,7 +25,7 @@ Example:  strongroom serve --config /etc/strongroom/strongroom.toml`,
 				return err
 			}
 			ctx := c.Context
-			config, err := loadConfig(c.String("config"))
+			config, err := loadConfig(ctx, c.String("config"))
 			if err != nil {
 				return err
 			}

@@ -67,7 +67,7 @@ type place struct {
 	region   string
 	token    func(context.Context) (pkcs11.Config, error)
 
-	attestation func() (attest.Options, error)
+	attestation func(context.Context) (attest.Options, error)
 }
 
 // findPlace returns the place that the flags of c name.
@@ -82,7 +82,7 @@ func findPlace(c *cli.Context) (*place, error) {
 	case dir != "":
 		return findRig(dir)
 	}
-	loaded, err := loadConfig(config)
+	loaded, err := loadConfig(c.Context, config)
 	if err != nil {
 		return nil, err
 	}
