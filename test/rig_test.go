@@ -48,6 +48,7 @@ func run(m *testing.M) int {
 	if err := findTools(); err != nil {
 		return fail(err)
 	}
+	os.Setenv("GORACE", gorace)
 	program = filepath.Join(dir, "strongroom")
 	args := []string{"build", "-o", program}
 	if raced() {
@@ -65,6 +66,9 @@ func run(m *testing.M) int {
 	}
 	return code
 }
+
+// gorace keeps the race detector, where it is on, from making every end of the program take a second.
+const gorace = "atexit_sleep_ms=0"
 
 func fail(err error) int {
 	fmt.Fprintln(os.Stderr, "FAIL:", err)
@@ -125,7 +129,6 @@ const patience = time.Minute
 // launch starts `strongroom dev` and does not wait for anything.
 func launch(dir string) (*server, error) {
 	s := &server{dir: dir, cmd: exec.Command(program, "dev", "--dir", dir)}
-	s.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // the race detector, where it is on, would make every end take a second
 	s.cmd.Stderr = &s.log
 	if err := s.cmd.Start(); err != nil {
 		return nil, err

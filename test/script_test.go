@@ -39,11 +39,12 @@ func TestScript(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Deadline:            time.Now().Add(5 * time.Minute), // for a program that should have ended and did not
+		Deadline:            time.Now().Add(10 * time.Minute), // for a program that should have ended and did not
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", filepath.Dir(program)+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("MODULE", module)
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("GORACE", gorace)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
