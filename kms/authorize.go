@@ -43,7 +43,7 @@ func (s *Service) permit(ctx context.Context, who Caller, a access, resource str
 	if d.Allowed {
 		return nil
 	}
-	return s.denyIdentity(who, a.action, "resource: "+resource, d, s.reason(q, p, nil)+attestationReason(a.attestation))
+	return s.denyIdentity(who, a.action, "resource: "+resource, d, s.reason(q, p, nil)+attestationReason(a.attestation, who.Account))
 }
 
 // A verdict is what was decided, and by what.
@@ -113,7 +113,7 @@ func (s *Service) deny(ctx context.Context, who Caller, a *access, key *Key, v v
 	if reason == "" {
 		reason = s.reason(v.question, v.policies, func() string { return s.grantReason(ctx, who, a, key) })
 	}
-	reason += attestationReason(a.attestation)
+	reason += attestationReason(a.attestation, key.Account)
 	// A caller of another account is told of its own side only where the key's side has let it in, and it has a ciphertext to show.
 	side := v.decision.Reason
 	if v.foreign != "" || key.Account != who.Account && (side != policy.NoIdentityPolicyAllows || !a.fromCiphertext) {

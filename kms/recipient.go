@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -104,10 +103,13 @@ func (f *facts) attestation() *attest.Attestation {
 	return a
 }
 
-// attestationReason says in a denial whose document came with the request, and what it has of the registers that policies go by.
-func attestationReason(a *attest.Attestation) string {
-	if a == nil {
+// attestationReason says in a denial, by what an account allows, whose document came with the request, and what it has of the registers that policies go by.
+func attestationReason(a *attest.Attestation, account string) string {
+	switch {
+	case a == nil:
 		return ""
+	case !a.Counts(account):
+		return fmt.Sprintf("; the request's document says nothing here, because the root %q is not trusted for account %s", a.Root, account)
 	}
 	text := fmt.Sprintf("; the document is of %q under the root %q", a.ModuleID, a.Root)
 	pinned := []int{0, 3, 8}
@@ -141,9 +143,9 @@ func recipientRecord(a *attest.Attestation) map[string]string {
 		name = "attestationDocumentEnclavePCR%d"
 		r["attestationDocumentEnclaveImageDigest"] = base64.StdEncoding.EncodeToString(a.PCRs[0])
 	}
-	for _, index := range a.Registers() {
-		if slices.Contains(recorded[a.Kind], index) {
-			r[fmt.Sprintf(name, index)] = base64.StdEncoding.EncodeToString(a.PCRs[index])
+	for _, index := range recorded[a.Kind] {
+		if value := a.PCRs[index]; value != nil {
+			r[fmt.Sprintf(name, index)] = base64.StdEncoding.EncodeToString(value)
 		}
 	}
 	return r

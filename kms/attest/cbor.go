@@ -60,8 +60,7 @@ const (
 // indefinite is the additional information of what is in chunks, or has as many items as come before a break (RFC 8949, section 3.2).
 const indefinite = 31
 
-// maxItems is how many items there may be at either layer of a document, in all that is nested. Real payloads have less than a hundred, and no one that is
-// well-formed otherwise has more than 150 that mean something.
+// maxItems is how many items there may be at either layer of a document, in all that is nested. Real payloads have fewer than a hundred.
 const maxItems = 512
 
 // checkItems refuses what documents do not consist of, in one item and all that is in it. It is for what strict.Unmarshal has taken, which has made sure

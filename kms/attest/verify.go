@@ -83,8 +83,8 @@ func (d *Document) verifySignature(signer *ecdsa.PublicKey) error {
 // maxExponent is the largest exponent that crypto/rsa encrypts with.
 const maxExponent = 1<<31 - 1
 
-// parseKey returns the key that an answer is sealed to: RSA of 2048 to 4096 bits and an exponent from 65537, as an X.509 SubjectPublicKeyInfo in DER (RFC 5280, section
-// 4.1.2.7). AWS says no more than that it has to be RSA.
+// parseKey returns the key that an answer is sealed to: RSA of 2048 to 4096 bits and an exponent from 65537, as an X.509 SubjectPublicKeyInfo in DER
+// (RFC 5280, section 4.1.2.7). AWS says no more than that it has to be RSA.
 func parseKey(der []byte) (*rsa.PublicKey, error) {
 	if len(der) == 0 {
 		return nil, errors.New("there is none")
