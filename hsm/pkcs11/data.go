@@ -137,27 +137,42 @@ func reject(s *session, err error) error {
 	return &Error{Function: e.Function, Code: e.Code, Kind: hsm.ErrRejected, Detail: "the key opens its check value, but not this"}
 }
 
-// use runs f with the key of r and a session, and runs it once more if that may help: f must be repeatable. It helps when the
-// session was lost, when the handle has become invalid, or when the device failed in passing.
+// use runs f with the key of r and a session, and runs it again if that may help: f must be repeatable. It helps when the session was lost, when
+// the handle has become invalid, or when the device failed in passing, and each is taken to help once; a session may be lost twice, as another's
+// loss ends it too.
 func (t *Token) use(ctx context.Context, r *ref, f func(*session, *key) error) error {
-	for again := false; ; again = true {
+	losses, faults, doubts := 2, 1, 1
+	spend := func(n *int) bool {
+		*n--
+		return *n >= 0
+	}
+	for {
 		k, err := t.key(ctx, r)
-		if err != nil {
-			if again || !repeatable(ctx, err) {
-				return err
+		if err == nil {
+			err = t.data.with(ctx, func(s *session) error {
+				proved, err := t.proveOn(s, k, r)
+				if err != nil {
+					return err
+				}
+				return f(s, proved)
+			})
+			if errors.Is(err, hsm.ErrNoKey) {
+				// Not to be believed: the handle is, or has become, wrong. What the token finds now counts.
+				t.keys.forget(r.id, k)
+				if !spend(&doubts) {
+					return unavailable("using a key that was found and proved a moment ago", err)
+				}
+				continue
 			}
-			continue
 		}
-		err = t.data.with(ctx, func(s *session) error { return f(s, k) })
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, hsm.ErrNoKey) && again:
-			return unavailable("using a key that was found and proved a moment ago", err)
-		case errors.Is(err, hsm.ErrNoKey):
-			// Not to be believed: the handle is, or has become, wrong. What the token finds now counts.
-			t.keys.forget(r.id, k)
-		case again || !repeatable(ctx, err):
+		case !repeatable(ctx, err):
+			return err
+		case lost(err) && spend(&losses):
+		case !lost(err) && spend(&faults):
+		default:
 			return err
 		}
 	}

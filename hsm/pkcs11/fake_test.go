@@ -42,6 +42,7 @@ type fake struct {
 	forced     map[uint][]byte // attributes that keys have whatever the template says
 	forge      bool            // signatures are of something else
 	rawPoint   bool            // CKA_EC_POINT is not wrapped
+	reuse      bool            // a session gets the lowest number that is free
 
 	// fail is asked before each call, without the lock; an answer other than 0 is the call's.
 	fail func(function string, s p11.SessionHandle) uint
@@ -187,8 +188,13 @@ func (f *fake) openSession() (p11.SessionHandle, error) {
 		return 0, fault("C_OpenSession", p11.Error(p11.CKR_SESSION_COUNT))
 	}
 	f.last++
-	f.sessions[p11.SessionHandle(f.last)] = &fakeSession{}
-	return p11.SessionHandle(f.last), nil
+	h := p11.SessionHandle(f.last)
+	if f.reuse {
+		for h = 1; f.sessions[h] != nil; h++ {
+		}
+	}
+	f.sessions[h] = &fakeSession{}
+	return h, nil
 }
 
 func (f *fake) closeSession(s p11.SessionHandle) error {

@@ -83,6 +83,43 @@ func TestHandleNamesAnotherKey(t *testing.T) {
 	})
 }
 
+// Handles are exchanged by a reconnect that no call has noticed when a session is opened, or that a session seems to survive, since the token
+// has given its number to a new one.
+func TestReconnectUnnoticed(t *testing.T) {
+	for _, reuse := range []bool{false, true} {
+		for n := range 6 { // sessions that have to be opened anew
+			f := newFake()
+			f.reuse = reuse
+			token := f.open(t, Config{Sessions: 5})
+			one, ref := made(t, token)
+			two, _ := made(t, token)
+			failures := n
+			f.failing(func(function string, _ p11.SessionHandle) uint {
+				if function == "C_Encrypt" && failures > 0 {
+					failures--
+					return p11.CKR_DEVICE_MEMORY
+				}
+				return 0
+			})
+			for failures > 0 {
+				token.Seal(t.Context(), ref, nil, []byte("plaintext"), aad)
+			}
+			f.failing(nil)
+			f.swap(one, two)
+			f.loseSessions()
+			var all [][]byte
+			for range 20 {
+				all = append(all, sealed(t, token, ref))
+			}
+			f.swap(one, two)
+			f.loseSessions()
+			for _, b := range all {
+				opens(t, token, ref, b) // or else it was sealed under the other
+			}
+		}
+	}
+}
+
 func TestStaleHandle(t *testing.T) {
 	f := newFake()
 	token := f.open(t, Config{})

@@ -14,9 +14,9 @@ import (
 type key struct {
 	handle p11.ObjectHandle
 
-	// proved says that in epoch the handle was shown to be the key of proof.
+	// proved says that the handle was shown to be the key of proof, after seen sessions had been opened. See [session.trusts].
 	proved bool
-	epoch  uint64
+	seen   uint64
 	proof  proof
 }
 

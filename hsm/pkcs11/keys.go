@@ -14,10 +14,13 @@ import (
 )
 
 // alone runs f with the admin session, so that nobody else in this process finds, makes, describes or destroys objects
-// meanwhile. If the session turns out to be lost, f is run again on a new one: f must be repeatable.
+// meanwhile. If the session turns out to be lost, its own or one that f uses beside it, f is run again on a new one: f must be repeatable.
 func (t *Token) alone(ctx context.Context, f func(*session) error) error {
 	err := t.admin.with(ctx, f)
-	if lost(err) {
+	for range 2 {
+		if !lost(err) {
+			break
+		}
 		err = t.admin.with(ctx, f)
 	}
 	return err
@@ -241,20 +244,23 @@ func another(err error) bool { return errors.Is(err, hsm.ErrNoKey) || doubtful(e
 
 // remember keeps that o was proved to be the key of r, on s.
 func (t *Token) remember(s *session, r ref, o p11.ObjectHandle) *key {
-	k := &key{handle: o, proved: true, epoch: s.epoch, proof: r.proof}
+	k := &key{handle: o, proved: true, seen: s.seen, proof: r.proof}
 	t.keys.put(r.id, k)
 	return k
 }
 
 // settle remembers o, which was proved to be the key of r, or else a copy of it that was proved too.
 func (t *Token) settle(ctx context.Context, s *session, r ref, o p11.ObjectHandle) *key {
-	if t.keeper != nil {
+	if t.keeper != nil && t.uncopied < 2 {
 		var c p11.ObjectHandle
 		err := t.keeper.with(ctx, func(keeper *session) (err error) {
 			c, err = t.module.duplicate(keeper.handle, o)
 			keeper.sound = !gone(err) // a key that cannot be copied is no reason to lose the copies of others
 			return err
 		})
+		if t.uncopied++; !lost(err) {
+			t.uncopied = 0
+		}
 		if err == nil && t.prove(s, c, r) == nil {
 			return t.remember(s, r, c)
 		}
@@ -262,9 +268,9 @@ func (t *Token) settle(ctx context.Context, s *session, r ref, o p11.ObjectHandl
 	return t.remember(s, r, o)
 }
 
-// proved returns the key of r if its handle was proved in this epoch, and otherwise nil.
+// proved returns the key of r if its handle was ever proved, and otherwise nil. On which sessions that counts, [session.trusts] knows.
 func (t *Token) proved(r *ref) *key {
-	if k := t.keys.get(r.id); k != nil && k.proved && k.epoch == t.epoch.Load() && k.proof == r.proof {
+	if k := t.keys.get(r.id); k != nil && k.proved && k.proof == r.proof {
 		return k
 	}
 	return nil
@@ -287,6 +293,22 @@ func (t *Token) findKey(ctx context.Context, r ref) (k *key, err error) {
 		return err
 	})
 	return k, err
+}
+
+// proveOn returns k if it may be used on s, after another proof if need be. If it is not the key of r any more, the error is [hsm.ErrNoKey],
+// which is not to be believed: only what the token finds counts.
+func (t *Token) proveOn(s *session, k *key, r *ref) (*key, error) {
+	if s.trusts(k) {
+		return k, nil
+	}
+	err := t.prove(s, k.handle, *r)
+	if err == nil {
+		return t.remember(s, *r, k.handle), nil
+	}
+	if another(err) || stale(err) {
+		return nil, fmt.Errorf("%w: the handle of %v does not name it any more", hsm.ErrNoKey, r.id)
+	}
+	return nil, err
 }
 
 // resolve finds the object of r and proves that it is the right one: first the handle that is remembered, and if that is not

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"strongroom/hsm"
@@ -30,16 +29,18 @@ type Token struct {
 	info   Info
 	disk   disk
 
-	// epoch counts how often a session was lost. Handles proved in an earlier one are proved again, and sessions used in an earlier
-	// one are asked whether they still are: after a reconnect a handle may name another key.
-	epoch atomic.Uint64
+	// openings knows which sessions are open. Handles are proved again before they are used on sessions that were opened after they were
+	// proved: after a reconnect a handle may name another key.
+	openings openings
 
 	// data has the sessions for Seal, Open and Sign. admin has one, so that whoever uses it is alone in finding, making, describing
 	// and destroying objects. Nobody waits for one while holding the other.
 	data, admin *pool
 
-	// keeper has the session that copies of keys belong to, which end with it; nil without [Config].SessionCopies. It is used under admin.
-	keeper *pool
+	// keeper has the session that copies of keys belong to, which end with it; nil without [Config].SessionCopies. It is used under admin, as is
+	// uncopied: how many times in a row the session was found lost in copying. Twice, and copying is what loses it, so that there is no more of it.
+	keeper   *pool
+	uncopied int
 
 	keys   keyring
 	canary ref // of the canary key; constant after opening
@@ -141,10 +142,11 @@ func newToken(ctx context.Context, m module, c Config, create bool) (*Token, err
 		closed:  make(chan struct{}),
 		release: func() {},
 	}
-	t.admin = newPool(m, &t.epoch, t.closed, 1)
-	t.data = newPool(m, &t.epoch, t.closed, n)
+	t.openings.holder = make(map[p11.SessionHandle]*session)
+	t.admin = newPool(m, &t.openings, t.closed, 1)
+	t.data = newPool(m, &t.openings, t.closed, n)
 	if c.SessionCopies {
-		t.keeper = newPool(m, &t.epoch, t.closed, 1)
+		t.keeper = newPool(m, &t.openings, t.closed, 1)
 	}
 	if err := t.login(ctx, c); err != nil {
 		return nil, err
