@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,7 +31,6 @@ const Label = "strongroom"
 //	softhsm2.conf    written anew at each start, because it has to name the directory absolutely
 //	tokens/          SoftHSM's own; complete if it is there
 //	tokens.new/      left over from a first start that was interrupted
-//	token.object     a copy of the file of that name in the token
 //
 // and is for its owner alone, as is everything in it.
 const (
@@ -40,7 +38,6 @@ const (
 	confFile  = "softhsm2.conf"
 	tokens    = "tokens"
 	tokensNew = "tokens.new"
-	tokenFile = "token.object"
 )
 
 // New makes a token in dir, or finds the one that it made there, and returns how to open it. It sets SOFTHSM2_CONF in the
@@ -85,9 +82,6 @@ func open(ctx context.Context, dir string) (pkcs11.Config, error) {
 		err = first(ctx, dir, module)
 	}
 	if err != nil {
-		return none, err
-	}
-	if err := keepToken(dir); err != nil {
 		return none, err
 	}
 	if err := configure(dir, tokens); err != nil {
@@ -140,35 +134,6 @@ func first(ctx context.Context, dir, module string) error {
 		return err
 	}
 	return fsync(dir)
-}
-
-// keepToken keeps a copy of the token's own object, and puts it back if the object was cut off. SoftHSM 2.6.1 rewrites that file at each login, to note that
-// the PIN was right: ftruncate to nothing, then one write, and no fsync. A process that is killed between the two leaves an empty file, and with it goes the
-// key of all keys. What the file says of the PIN and of that key never changes, so any whole copy will do.
-func keepToken(dir string) error {
-	// A token is a directory here, named by its serial number.
-	entries, err := os.ReadDir(filepath.Join(dir, tokens))
-	if err != nil {
-		return err
-	}
-	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.IsDir() })
-	if len(entries) != 1 {
-		return fmt.Errorf("%s holds %d tokens, where 1 was expected", filepath.Join(dir, tokens), len(entries))
-	}
-	original := filepath.Join(dir, tokens, entries[0].Name(), tokenFile)
-	now, err := os.ReadFile(original)
-	if err != nil {
-		return err
-	}
-	copied := filepath.Join(dir, tokenFile)
-	whole, err := os.ReadFile(copied)
-	if errors.Is(err, fs.ErrNotExist) && len(now) > 0 {
-		return replace(copied, now)
-	}
-	if err != nil || len(now) >= len(whole) {
-		return err
-	}
-	return replace(original, whole)
 }
 
 // initialise makes the one token of the tokens directory that SOFTHSM2_CONF leads to. It is done in this process, so that the PIN is

@@ -75,7 +75,7 @@ func TestStarts(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if got := strings.Join(names, " "); got != "pin softhsm2.conf token.object tokens" {
+	if got := strings.Join(names, " "); got != "pin softhsm2.conf tokens" {
 		t.Errorf("the directory holds %s", got)
 	}
 }
@@ -248,7 +248,7 @@ func TestAtTheSameTime(t *testing.T) {
 		}
 	}
 	use(t, dir, nil, nil)
-	tokens, err := os.ReadDir(filepath.Join(dir, "tokens"))
+	tokens, err := filepath.Glob(filepath.Join(dir, "tokens", "*", "token.object"))
 	if err != nil || len(tokens) != 1 {
 		t.Errorf("%d tokens were made, want 1: %v", len(tokens), err)
 	}

@@ -20,6 +20,13 @@ type Config struct {
 	// is overwritten right after. It is a function so that a Config can be printed. See [PINFile].
 	PIN func() ([]byte, error)
 
+	// Cautious says that an attempt to log in with this PIN had no answer, so that it may have been wrong. It is not tried then if the token says
+	// that it counts a wrong one.
+	Cautious bool
+
+	// Patience has a process that can be replaced end itself when the module hangs. Optional; there is no limit without it.
+	Patience Patience
+
 	// Sessions is how many operations with keys may be in the module at a time. Others wait. 16 if it is 0; fewer if the
 	// token says that it does not have as many, beside the seven that are used for other things.
 	Sessions int

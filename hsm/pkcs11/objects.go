@@ -96,6 +96,28 @@ func (t *Token) Destroy(ctx context.Context, id hsm.ID) error {
 	})
 }
 
+// Forget makes this process forget a key that another one has destroyed, with its copies, which would outlive it.
+func (t *Token) Forget(ctx context.Context, id hsm.ID) error {
+	return t.alone(ctx, func(s *session) error {
+		if k := t.keys.get(id); k != nil {
+			t.keys.forget(id, k)
+		}
+		if t.keeper == nil {
+			return nil
+		}
+		copies, err := t.module.find(s.handle, copiesOf(id))
+		if err != nil {
+			return err
+		}
+		for _, o := range copies {
+			if err := t.module.destroy(s.handle, o); err != nil && !stale(err) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // Objects implements [hsm.Device]. The canary is not among them.
 func (t *Token) Objects(ctx context.Context) ([]hsm.Object, error) {
 	var list []hsm.Object

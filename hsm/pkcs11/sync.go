@@ -92,3 +92,73 @@ func fsync(name string) error {
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
+
+// tokenFile is SoftHSM's file of what a token is, and tokenCopy ends the name of the copy of it that is kept beside the directory of the token.
+const (
+	tokenFile = "token.object"
+	tokenCopy = ".strongroom-copy"
+)
+
+// repairTokens keeps copies of the tokens' own objects in a directory of SoftHSM's, and puts back what was cut off. SoftHSM 2.6.1 rewrites that file at each
+// login, to note that the PIN was right: ftruncate to nothing, then one write, and no fsync. A process that is killed between the two leaves an
+// empty file, and with it goes the key of all keys. What the file says of the PIN and of that key changes only when the PIN is, so any whole copy will
+// do; one that the PIN was changed after is made anew. The caller has locked the directory.
+func repairTokens(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("the directory of the token: %w", err)
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		original := filepath.Join(dir, e.Name(), tokenFile)
+		now, err := os.ReadFile(original)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // not a token of SoftHSM
+		}
+		if err != nil {
+			return fmt.Errorf("the file of the token: %w", err)
+		}
+		copied := filepath.Join(dir, "."+e.Name()+tokenCopy)
+		whole, err := os.ReadFile(copied)
+		switch {
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("the copy of the file of the token: %w", err)
+		case len(now) > 0 && len(now) >= len(whole):
+			if string(now) == string(whole) {
+				continue
+			}
+			err = replace(copied, now)
+		case len(whole) > 0:
+			err = replace(original, whole)
+		default:
+			err = nil
+		}
+		if err != nil {
+			return fmt.Errorf("keeping a copy of the file of the token: %w", err)
+		}
+	}
+	return nil
+}
+
+// replace writes a file so that it is there with all its content, or as it was.
+func replace(name string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	return fsync(filepath.Dir(name))
+}

@@ -45,6 +45,8 @@ type Token struct {
 	keys   keyring
 	canary ref // of the canary key; constant after opening
 
+	dog *watchdog // nil without [Config].Patience
+
 	closing sync.Once
 	closed  chan struct{}
 	cerr    error  // of the first Close
@@ -104,20 +106,40 @@ func open(ctx context.Context, c Config, create bool) (*Token, error) {
 		return nil, err
 	}
 	defer unlock()
+	if err := repairTokens(c.SyncDir); err != nil {
+		release()
+		return nil, fmt.Errorf("%w: %v", hsm.ErrUnavailable, err)
+	}
+	dog := watch(c.Patience)
+	out := dog.in("C_Initialize", true)
 	l, err := openLibrary(c)
+	out()
 	if err != nil {
+		dog.end()
 		release()
 		return nil, err
 	}
-	t, err := newToken(ctx, l, c, create)
+	m := module(l)
+	if dog != nil {
+		m = watched{l, dog}
+	}
+	t, err := newToken(ctx, m, c, create)
 	if err != nil {
 		l.close()
+		dog.end()
 		release()
 		return nil, fmt.Errorf("opening the token %s: %w", c.token(), err)
 	}
+	t.dog = dog
 	t.release = release
 	return t, nil
 }
+
+// Slowest returns how long the slowest call into the module took so far, of a token that was opened with [Config].Patience.
+func (t *Token) Slowest() time.Duration { return t.dog.longest() }
+
+// SetPatience changes how long calls may take, of a token that was opened with [Config].Patience.
+func (t *Token) SetPatience(call, slow time.Duration) { t.dog.set(call, slow) }
 
 // newToken logs in to the token of m and sees that it can be used.
 func newToken(ctx context.Context, m module, c Config, create bool) (*Token, error) {
@@ -125,7 +147,7 @@ func newToken(ctx context.Context, m module, c Config, create bool) (*Token, err
 	if err != nil {
 		return nil, err
 	}
-	if err := mayLogIn(info, flags); err != nil {
+	if err := mayLogIn(info, flags, c.Cautious); err != nil {
 		return nil, err
 	}
 	if err := hasMechanisms(m, info); err != nil {
@@ -168,7 +190,7 @@ func newToken(ctx context.Context, m module, c Config, create bool) (*Token, err
 }
 
 // mayLogIn refuses tokens on which trying a PIN is useless, or would be the last mistake.
-func mayLogIn(i Info, flags uint) error {
+func mayLogIn(i Info, flags uint, cautious bool) error {
 	refused := func(code uint, why string) error {
 		return &Error{Function: "C_Login (not called)", Code: code, Kind: hsm.ErrUnavailable, Detail: fmt.Sprintf("the token %v %s", i, why)}
 	}
@@ -180,6 +202,9 @@ func mayLogIn(i Info, flags uint) error {
 	case flags&p11.CKF_USER_PIN_FINAL_TRY != 0:
 		return refused(p11.CKR_PIN_INCORRECT, "would lock its user PIN after one more wrong one, so strongroom does not try; "+
 			"log in once with the tools of the HSM and the right PIN")
+	case cautious && flags&p11.CKF_USER_PIN_COUNT_LOW != 0:
+		return refused(p11.CKR_PIN_INCORRECT, "counts a wrong PIN since the last right one, and the last attempt with this one had no answer, so "+
+			"strongroom does not try again; log in once with the tools of the HSM and the right PIN")
 	}
 	return nil
 }
@@ -291,6 +316,7 @@ func (t *Token) Close() error {
 
 func (t *Token) close() error {
 	close(t.closed)
+	defer t.dog.end()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if !t.data.drain(ctx) || !t.admin.drain(ctx) || t.keeper != nil && !t.keeper.drain(ctx) {
