@@ -1,0 +1,320 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"strongroom/hsm"
+	"strongroom/hsm/pkcs11"
+)
+
+// control is the worker's end of the socket for all but calls, the first file descriptor after the standard ones. Those of the lanes follow it.
+const control socket = 3
+
+// closeTimeout is how long a worker that is told to end waits for its token to close.
+const closeTimeout = 2 * time.Second
+
+// A setting is what a worker is told first: a pkcs11.Config without what is not said in words.
+type setting struct {
+	Module, Label, Serial string
+	Sessions              int
+	Lanes                 int
+	SessionCopies         bool
+	SyncDir               string
+	Cautious              bool
+
+	Call, Slow               time.Duration // how long calls may take, once the token is open
+	OpeningCall, OpeningSlow time.Duration // and until then
+	Beat                     time.Duration // between signs of life
+}
+
+func settingOf(c pkcs11.Config) setting {
+	return setting{
+		Module: c.Module, Label: c.Label, Serial: c.Serial, Sessions: c.Sessions, SessionCopies: c.SessionCopies, SyncDir: c.SyncDir,
+	}
+}
+
+func (s *setting) config() pkcs11.Config {
+	return pkcs11.Config{
+		Module: s.Module, Label: s.Label, Serial: s.Serial, Sessions: s.Sessions, SessionCopies: s.SessionCopies, SyncDir: s.SyncDir,
+		Cautious: s.Cautious,
+	}
+}
+
+// Main is the whole of a worker process: it opens the token that it is told, does what it is asked, and returns the process's exit code when the server is gone or
+// wants no more of it. A program that calls [Open] must call Main, before anything else, when it finds itself started with [Config].Args.
+func Main() int {
+	if err := harden(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	c := &child{pin: make(chan []byte, 1)}
+	return c.run()
+}
+
+// harden makes a worker die with its server, and keeps its memory to itself. What the server could take away before, it has: see spawn.
+func harden() error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("asking to die with the server: %w", err)
+	}
+	// Failures of these two are told by the server of itself.
+	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	return nil
+}
+
+// A child is the worker's side of the sockets.
+type child struct {
+	sending sync.Mutex // held while a frame is written to control
+	out     frame      // under sending
+
+	token   atomic.Pointer[pkcs11.Token]
+	pin     chan []byte
+	probing sync.Mutex // held while it is found out whether the token works
+}
+
+// tell writes a frame to control.
+func (c *child) tell(k kind, put func(*frame)) error {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	c.out.begin(k)
+	put(&c.out)
+	return control.write(&c.out)
+}
+
+func (c *child) run() int {
+	var in frame
+	unix.CloseOnExec(int(control))
+	if err := control.read(&in); err != nil || in.kind() != kindOpen {
+		fmt.Fprintln(os.Stderr, "this was not started as a worker of strongroom serve:", err)
+		return 1
+	}
+	var s setting
+	if err := json.Unmarshal(in.body[frameHead:], &s); err != nil {
+		return 1
+	}
+	for i := range s.Lanes {
+		unix.CloseOnExec(int(control) + 1 + i)
+	}
+	// Each lane has a thread that waits on it or is in the module, and none of them is to wait for another one's processor.
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.NumCPU() + s.Lanes)
+	}
+	go c.beat(s.Beat)
+	go func() { // what comes now is the PIN, and then the end
+		for {
+			if err := control.read(&in); err != nil {
+				break
+			}
+			c.pin <- append([]byte(nil), in.body[frameHead:]...)
+			in.wipe()
+		}
+		c.close()
+		os.Exit(0)
+	}()
+	config := s.config()
+	config.PIN = c.askPIN
+	config.Patience = pkcs11.Patience{Call: s.OpeningCall, Slow: s.OpeningSlow, Hung: c.hung}
+	token, err := pkcs11.Open(context.Background(), config)
+	if err != nil {
+		c.tell(kindFailed, func(f *frame) { putError(f, err, true) })
+		return 1
+	}
+	c.token.Store(token)
+	slowest := token.Slowest()
+	token.SetPatience(s.Call, s.Slow)
+	info, err := json.Marshal(token.Info())
+	if err != nil {
+		return 1
+	}
+	err = c.tell(kindReady, func(f *frame) {
+		f.number(uint64(slowest))
+		f.bytes(info)
+	})
+	if err != nil {
+		return 1
+	}
+	for i := range s.Lanes {
+		go c.serve(token, control+1+socket(i))
+	}
+	select {} // until the server is gone, or wants no more
+}
+
+// close closes the token, if there is one and it can be.
+func (c *child) close() {
+	token := c.token.Load()
+	if token == nil {
+		return
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- token.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	case <-time.After(closeTimeout):
+	}
+}
+
+func (c *child) askPIN() ([]byte, error) {
+	if err := c.tell(kindAskPIN, func(*frame) {}); err != nil {
+		return nil, err
+	}
+	return <-c.pin, nil
+}
+
+// hung tells the server that a call does not return, and ends the process, which is all that helps.
+func (c *child) hung(function string, after time.Duration) {
+	c.tell(kindHung, func(f *frame) {
+		f.string(function)
+		f.number(uint64(after))
+	})
+	os.Exit(1)
+}
+
+// beat says every so often that this process lives.
+func (c *child) beat(every time.Duration) {
+	for {
+		time.Sleep(every)
+		if err := c.tell(kindBeat, func(*frame) {}); err != nil {
+			return
+		}
+	}
+}
+
+// serve does the calls of one lane, one after the other, until the server is gone.
+func (c *child) serve(token *pkcs11.Token, lane socket) {
+	var in, out frame
+	for {
+		if err := lane.read(&in); err != nil {
+			return
+		}
+		out.begin(kindDone)
+		if err := do(token, &in, &out); err != nil {
+			out.begin(kindError)
+			putError(&out, err, c.broken(token, err))
+		}
+		in.wipe()
+		if err := lane.write(&out); err != nil {
+			return
+		}
+	}
+}
+
+// broken finds out whether the token does not work any more, when err may mean that. One asks for all that have failed at the same time.
+func (c *child) broken(token *pkcs11.Token, err error) bool {
+	if !errors.Is(err, hsm.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	c.probing.Lock()
+	defer c.probing.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	return token.Check(ctx) != nil
+}
+
+// probeTimeout bounds the wait for a session; a call that hangs ends the process before.
+const probeTimeout = 10 * time.Second
+
+// do calls the device. The fields of a call are: the time it may take in milliseconds, and then the arguments in their order.
+func do(token *pkcs11.Token, f, done *frame) error {
+	in := f.fields()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(in.number())*time.Millisecond)
+	defer cancel()
+	switch f.kind() {
+	case kindSeal, kindOpenSealed:
+		key, text, aad := in.bytes(), in.bytes(), in.bytes()
+		if in.err != nil {
+			return in.err
+		}
+		op := token.Seal
+		if f.kind() == kindOpenSealed {
+			op = token.Open
+		}
+		// The answer is made where it is sent from, and is all that the frame holds.
+		done.grow(len(text) + hsm.Overhead)
+		out, err := op(ctx, key, done.body, text, aad)
+		if err != nil {
+			return err
+		}
+		done.body = out
+	case kindRandom:
+		n := in.number()
+		if in.err != nil || n > frameMax/2 {
+			return errMessage
+		}
+		return token.Random(ctx, done.blank(int(n)))
+	case kindGenerate, kindGenerateSigner:
+		id, label := in.bytes(), in.string()
+		if in.err != nil || len(id) != len(hsm.ID{}) {
+			return errMessage
+		}
+		op := token.Generate
+		if f.kind() == kindGenerateSigner {
+			op = token.GenerateSigner
+		}
+		ref, err := op(ctx, hsm.ID(id), label)
+		if err != nil {
+			return err
+		}
+		done.bytes(ref)
+	case kindPublicKey:
+		ref := in.bytes()
+		if in.err != nil {
+			return in.err
+		}
+		key, err := token.PublicKey(ctx, ref)
+		if err != nil {
+			return err
+		}
+		done.bytes(key)
+	case kindSign:
+		ref, digest := in.bytes(), in.bytes()
+		if in.err != nil || len(digest) != 32 {
+			return errMessage
+		}
+		signature, err := token.Sign(ctx, ref, [32]byte(digest))
+		if err != nil {
+			return err
+		}
+		done.bytes(signature)
+	case kindDestroy, kindForget:
+		id := in.bytes()
+		if in.err != nil || len(id) != len(hsm.ID{}) {
+			return errMessage
+		}
+		if f.kind() == kindForget {
+			return token.Forget(ctx, hsm.ID(id))
+		}
+		return token.Destroy(ctx, hsm.ID(id))
+	case kindCheck:
+		return token.Check(ctx)
+	case kindObjects:
+		objects, err := token.Objects(ctx)
+		if err != nil {
+			return err
+		}
+		done.number(uint64(len(objects)))
+		for _, o := range objects {
+			done.bytes(o.ID[:])
+			done.string(o.Label)
+		}
+	default:
+		return errMessage
+	}
+	return nil
+}

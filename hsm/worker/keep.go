@@ -1,0 +1,213 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"strongroom/hsm"
+	"strongroom/hsm/pkcs11"
+)
+
+// beat is how often a worker says that it lives.
+func (c *Config) beat() time.Duration { return max(c.CallTimeout/4, 10*time.Millisecond) }
+
+// shortLife is how long a worker has to live for its successor to be started at once. The others are started brief later, so that a library that
+// crashes with every call does not keep the machine busy.
+const (
+	shortLife = time.Second
+	brief     = 100 * time.Millisecond
+)
+
+// keep keeps one worker: when it ends, another is started. p is open already, or nil.
+func (d *Device) keep(ctx context.Context, p *process) {
+	for {
+		if p == nil {
+			var err error
+			if p, err = d.open(ctx); err != nil {
+				if d.given(err) || !wait(ctx, 0) {
+					return
+				}
+				continue
+			}
+		}
+		born := time.Now()
+		select {
+		case <-p.dead:
+		case <-ctx.Done():
+			p.dismiss()
+		}
+		d.remove(p)
+		if ctx.Err() != nil {
+			return
+		}
+		d.stats.ended(p.why())
+		d.log.Warn("a worker of the HSM has ended; it is replaced", "pid", p.cmd.Process.Pid, "after", time.Since(born).Round(time.Millisecond), "err", p.why())
+		p = nil
+		if time.Since(born) < shortLife && !wait(ctx, brief) {
+			return
+		}
+	}
+}
+
+// given reports whether there is no use in trying again.
+func (d *Device) given(err error) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed || d.refused != nil || err == errClosed
+}
+
+// wait waits, and reports whether ctx has not ended.
+func wait(ctx context.Context, long time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(long):
+		return ctx.Err() == nil
+	}
+}
+
+// open starts a worker and waits until it has the token open. Attempts are made one at a time, and after a failed one not before
+// [Config].Retry is over.
+func (d *Device) open(ctx context.Context) (*process, error) {
+	d.opening.Lock()
+	defer d.opening.Unlock()
+	if !wait(ctx, time.Until(d.login.next)) {
+		return nil, errClosed
+	}
+	d.mu.Lock()
+	refused, closed := d.refused, d.closed
+	d.mu.Unlock()
+	if closed {
+		return nil, errClosed
+	}
+	if refused != nil {
+		return nil, refused
+	}
+	began := time.Now()
+	p, o := d.attempt(ctx)
+	err := d.login.ended(p, o.err)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil {
+		if d.why != nil && !d.away.IsZero() {
+			d.log.Info("the token is open again", "token", o.info.String(), "away", time.Since(d.away).Round(time.Millisecond))
+		}
+		d.login.slowest = max(o.slowest, d.login.slowest*3/4)
+		d.info, d.away, d.why = o.info, time.Time{}, nil
+		d.ready = append(d.ready, p)
+		d.stats.opened++
+		d.announce()
+		return p, nil
+	}
+	d.login.next = began.Add(d.config.Retry)
+	d.stats.failed++
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if errors.Is(err, pkcs11.ErrPIN) {
+		d.refused, d.why = err, err
+		d.announce()
+		d.log.Error("the token refused the PIN; strongroom does not try it again by itself, and answers nothing that needs the HSM once its "+
+			"workers have ended. Correct the PIN and start strongroom again", "err", err)
+	} else if d.why == nil || d.why.Error() != err.Error() {
+		d.why = err
+		d.log.Error("the token cannot be opened; it is tried again until it can", "every", d.config.Retry, "err", err)
+	}
+	return nil, err
+}
+
+// attempt starts one worker and waits for what comes of it.
+func (d *Device) attempt(ctx context.Context) (*process, opened) {
+	s := settingOf(d.config.Token)
+	s.Sessions = (s.Sessions + d.config.Workers - 1) / d.config.Workers
+	s.Call, s.Slow, s.Beat = d.config.CallTimeout, d.config.SlowTimeout, d.config.beat()
+	s.OpeningCall, s.OpeningSlow = d.openingLimits()
+	s.Cautious = s.Cautious || d.login.uncertain
+	p, err := d.start(s, func() ([]byte, error) {
+		pin, err := d.pin.get()
+		d.login.granted.Store(err == nil)
+		return pin, err
+	})
+	if err != nil {
+		return nil, opened{err: unavailable("%v", err)}
+	}
+	select {
+	case o := <-p.opened:
+		if o.err != nil {
+			<-p.dead
+		}
+		return p, o
+	case <-ctx.Done():
+		p.kill(ctx.Err())
+		<-p.dead
+		return p, opened{err: ctx.Err()}
+	}
+}
+
+// Once the token was open, opening it again takes about as long. So a call that takes ten times as long as the slowest did counts as hung, which finds out
+// sooner that the HSM is back when a call was begun while it was away. After a while without success the limits are the configured ones again, in case the HSM
+// has become slow.
+const (
+	hungFactor   = 10
+	hungLeast    = 400 * time.Millisecond
+	hungTrustFor = 2 * time.Minute
+)
+
+func (d *Device) openingLimits() (call, slow time.Duration) {
+	call, slow = d.config.CallTimeout, d.config.SlowTimeout
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.login.slowest == 0 || d.away.IsZero() || time.Since(d.away) > hungTrustFor {
+		return call, slow
+	}
+	limit := max(hungLeast, hungFactor*d.login.slowest)
+	return min(call, limit), min(slow, limit)
+}
+
+// A login is what is known of attempts to open the token. It is used by who holds opening.
+type login struct {
+	next      time.Time     // when the next attempt may begin
+	slowest   time.Duration // of the calls that it took to open the token
+	granted   atomic.Bool   // the PIN was given to the worker that is opening
+	accepted  bool          // the PIN was right, at least once
+	uncertain bool          // a worker that had the PIN ended without an answer: it may have been wrong, and counted
+}
+
+// ended keeps what the end of an attempt says about the PIN, and returns the attempt's error.
+func (l *login) ended(p *process, err error) error {
+	granted := l.granted.Swap(false)
+	answered := err == nil || p != nil && p.answered.Load()
+	switch {
+	case err == nil:
+		l.accepted, l.uncertain = true, false
+	case granted && answered:
+		l.uncertain = false
+	case granted && !l.accepted:
+		// It is not known to be right. To try it again could be the second mistake.
+		return fmt.Errorf("%w: a worker ended while it tried the PIN, which is not tried again by itself since it was never right before: %v",
+			hsm.ErrUnavailable, err)
+	case granted:
+		l.uncertain = true
+	}
+	return err
+}
+
+// remove takes a worker away from those that are ready.
+func (d *Device) remove(p *process) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i := slices.Index(d.ready, p)
+	if i < 0 {
+		return
+	}
+	d.ready = slices.Delete(d.ready, i, i+1)
+	if len(d.ready) == 0 {
+		d.away = time.Now()
+		d.why = p.why()
+		d.announce()
+	}
+}
