@@ -18,6 +18,7 @@ var imports = map[string]string{
 	"keyspec":               "",
 	"hsm":                   "",
 	"hsm/pkcs11":            "hsm",
+	"hsm/worker":            "hsm hsm/pkcs11",
 	"hsm/hsmtest":           "hsm",
 	"kms":                   "hsm keyspec kms/attest kms/audit kms/policy",
 	"kms/attest":            "",
@@ -27,7 +28,7 @@ var imports = map[string]string{
 	"awsapi":                "keyspec kms",
 	"store":                 "hsm kms",
 	"softhsm":               "hsm/pkcs11",
-	"cmd/strongroom":        "awsapi hsm hsm/pkcs11 keyspec kms kms/attest kms/attest/attesttest kms/audit kms/policy softhsm store",
+	"cmd/strongroom":        "awsapi hsm hsm/pkcs11 hsm/worker keyspec kms kms/attest kms/attest/attesttest kms/audit kms/policy softhsm store",
 	"test/bench":            "softhsm",
 }
 
@@ -46,7 +47,7 @@ var modules = map[string]string{
 	"github.com/aws/aws-sdk-go-v2":            "cmd/strongroom test/bench",
 	"github.com/aws/smithy-go":                "cmd/strongroom test/bench",
 	"golang.org/x/crypto":                     "keyspec",
-	"golang.org/x/sys":                        "cmd/strongroom hsm/pkcs11 kms/audit store",
+	"golang.org/x/sys":                        "cmd/strongroom hsm/pkcs11 hsm/worker kms/audit store",
 	"golang.org/x/term":                       "cmd/strongroom",
 	"golang.org/x/sync":                       "cmd/strongroom",
 }
@@ -58,8 +59,8 @@ var kept = map[string]string{
 	"unsafe":       "hsm/pkcs11",
 	"database/sql": "store",
 	"net/http":     "awsapi cmd/strongroom test/bench",
-	"os/exec":      "cmd/strongroom test/bench",
-	"os":           "cmd/strongroom hsm/pkcs11 kms/audit softhsm store test/bench",
+	"os/exec":      "cmd/strongroom hsm/worker test/bench",
+	"os":           "cmd/strongroom hsm/pkcs11 hsm/worker kms/audit softhsm store test/bench",
 }
 
 func TestImports(t *testing.T) {

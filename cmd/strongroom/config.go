@@ -8,11 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
 
+	"strongroom/hsm/pkcs11"
+	"strongroom/hsm/worker"
 	"strongroom/kms"
 )
 
@@ -73,9 +77,52 @@ type HSMConfig struct {
 	// hardware. Default: false.
 	SessionCopies bool `toml:"session_copies"`
 
+	// Workers is how many processes of its own the server keeps the library in, so that one that hangs or crashes can be replaced. Default: one for
+	// each processor, and two at least.
+	Workers int `toml:"workers"`
+
+	// CallTimeout is how long a call into the library may take on the path of a request before its worker is replaced, and SlowCallTimeout any other:
+	// initialising, logging in, finding, making and destroying keys. Defaults: "2s", "10s".
+	CallTimeout     duration `toml:"call_timeout"`
+	SlowCallTimeout duration `toml:"slow_call_timeout"`
+
+	// Patience is how long requests wait for an HSM that is away, from when it was lost. After that they are answered at once, with an error that clients
+	// retry. Default: "3s".
+	Patience duration `toml:"patience"`
+
 	// SyncDir is the directory of a token that is kept in files without being synced by its library (SoftHSM): it is flushed to disk
 	// after each creation of a key. Real HSMs do not need it.
 	SyncDir string `toml:"sync_dir"`
+}
+
+// A duration is written as Go writes it: "2s", "1m30s".
+type duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *duration) UnmarshalText(b []byte) error {
+	t, err := time.ParseDuration(string(b))
+	*d = duration(t)
+	return err
+}
+
+// defaultHSM is what an HSMConfig says that says nothing.
+var defaultHSM = HSMConfig{
+	Sessions: 16, Workers: max(2, runtime.NumCPU()),
+	CallTimeout: duration(2 * time.Second), SlowCallTimeout: duration(10 * time.Second), Patience: duration(3 * time.Second),
+}
+
+// workers says how the server opens the configured token.
+func (h *HSMConfig) workers(ctx context.Context) worker.Config {
+	return workerConfig(tokenConfig(ctx, *h), *h)
+}
+
+// workerConfig says how the server opens a token.
+func workerConfig(token pkcs11.Config, h HSMConfig) worker.Config {
+	return worker.Config{
+		Token: token, Workers: h.Workers,
+		CallTimeout: time.Duration(h.CallTimeout), SlowTimeout: time.Duration(h.SlowCallTimeout), Patience: max(1, time.Duration(h.Patience)),
+		Env: slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, pinVariable+"=") }),
+	}
 }
 
 // AuditConfig says where the audit log is and how it is kept.
@@ -121,7 +168,7 @@ var defaultAudit = AuditConfig{MaxSize: 64, CheckpointRecords: 1000, CheckpointS
 func (c *Config) rig(ctx context.Context) (rigOptions, error) {
 	attestation, err := c.Attestation.options(ctx)
 	return rigOptions{
-		store: c.Store, token: tokenConfig(ctx, c.HSM), sm2: c.SM2 == nil || *c.SM2, audit: c.Audit, limits: c.Limits.limits(), attestation: attestation,
+		store: c.Store, token: c.HSM.workers(ctx), sm2: c.SM2 == nil || *c.SM2, audit: c.Audit, limits: c.Limits.limits(), attestation: attestation,
 	}, err
 }
 
@@ -135,7 +182,7 @@ func loadConfig(ctx context.Context, path string) (*Config, error) {
 		Region:      "local-1",
 		Partition:   "aws",
 		LogLevel:    "info",
-		HSM:         HSMConfig{Sessions: 16},
+		HSM:         defaultHSM,
 		Audit:       defaultAudit,
 		Limits:      limitsConfig(kms.DefaultLimits),
 		Attestation: defaultAttestation(),
@@ -226,6 +273,22 @@ func (c *Config) check(ctx context.Context) []string {
 	}
 	if c.HSM.Sessions < 1 || c.HSM.Sessions > 1024 {
 		fault("hsm.sessions", "%d is not from 1 to 1024", c.HSM.Sessions)
+	}
+	if c.HSM.Workers < 1 || c.HSM.Workers > 64 {
+		fault("hsm.workers", "%d is not from 1 to 64", c.HSM.Workers)
+	}
+	for _, d := range []struct {
+		key       string
+		value     duration
+		min, most time.Duration
+	}{
+		{"hsm.call_timeout", c.HSM.CallTimeout, 50 * time.Millisecond, requestTimeout / 2},
+		{"hsm.slow_call_timeout", c.HSM.SlowCallTimeout, 50 * time.Millisecond, 10 * time.Minute},
+		{"hsm.patience", c.HSM.Patience, 0, requestTimeout / 2},
+	} {
+		if v := time.Duration(d.value); v < d.min || v > d.most {
+			fault(d.key, "%v is not from %v to %v", v, d.min, d.most)
+		}
 	}
 	if c.HSM.SyncDir != "" {
 		if info, err := os.Stat(c.HSM.SyncDir); err != nil || !info.IsDir() || !filepath.IsAbs(c.HSM.SyncDir) {

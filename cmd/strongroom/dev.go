@@ -161,7 +161,7 @@ func (d *devRig) open(ctx context.Context, log *slog.Logger) (*rig, error) {
 		return nil, err
 	}
 	o := rigOptions{
-		store: d.storeURL(), token: token, sm2: true, audit: defaultAudit, limits: kms.DefaultLimits, attestation: attestation,
+		store: d.storeURL(), token: workerConfig(token, defaultHSM), sm2: true, audit: defaultAudit, limits: kms.DefaultLimits, attestation: attestation,
 	}
 	o.audit.Dir = d.auditDir()
 	var r *rig

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"strongroom/hsm/pkcs11"
+	"strongroom/hsm/worker"
 	"strongroom/kms"
 )
 
@@ -27,6 +28,9 @@ const (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == worker.Argument {
+		os.Exit(worker.Main())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	go func() {

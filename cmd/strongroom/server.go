@@ -23,6 +23,7 @@ import (
 	"strongroom/awsapi"
 	"strongroom/hsm"
 	"strongroom/hsm/pkcs11"
+	"strongroom/hsm/worker"
 	"strongroom/kms"
 	"strongroom/kms/attest"
 	"strongroom/kms/audit"
@@ -45,7 +46,7 @@ const (
 type rig struct {
 	log     *slog.Logger
 	store   *store.DB
-	token   *pkcs11.Token
+	token   token
 	audit   *audit.Log
 	service *kms.Service
 
@@ -56,7 +57,7 @@ type rig struct {
 // rigOptions say what openRig opens.
 type rigOptions struct {
 	store  string // URL
-	token  pkcs11.Config
+	token  worker.Config
 	sm2    bool
 	audit  AuditConfig
 	limits kms.Limits
@@ -106,7 +107,8 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 	if err != nil {
 		return noDeployment(err)
 	}
-	if r.token, err = openToken(ctx, r.log, o.token, r.store); err != nil {
+	o.token.Log = r.log
+	if r.token, err = openWorkers(ctx, o.token, r.store); err != nil {
 		return err
 	}
 	signer, err := kms.NewAuditSigner(ctx, r.token, r.store)
@@ -175,12 +177,34 @@ func noDeployment(err error) error {
 	return err
 }
 
-// openToken opens a token and makes sure that the store belongs to it, before anybody makes anything in it.
-func openToken(ctx context.Context, log *slog.Logger, c pkcs11.Config, db *store.DB) (*pkcs11.Token, error) {
-	token, err := pkcs11.Open(ctx, c)
+// A token is a device that is open.
+type token interface {
+	hsm.Device
+	Info() pkcs11.Info
+	Close() error
+}
+
+// openToken opens a token in this process. See checkToken.
+func openToken(ctx context.Context, log *slog.Logger, c pkcs11.Config, db *store.DB) (token, error) {
+	t, err := pkcs11.Open(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("open the token: %w", err)
 	}
+	return checkToken(ctx, log, t, db)
+}
+
+// openWorkers opens a token in processes that can be replaced. See checkToken.
+func openWorkers(ctx context.Context, c worker.Config, db *store.DB) (token, error) {
+	t, err := worker.Open(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("open the token: %w", err)
+	}
+	return checkToken(ctx, c.Log, t, db)
+}
+
+// checkToken makes sure that the store belongs to a token, before anybody makes anything in it. If it does not, the token is closed.
+func checkToken(ctx context.Context, log *slog.Logger, token token, db *store.DB) (token, error) {
+	var err error
 	if err = kms.CheckToken(ctx, token, db); err == nil {
 		return token, nil
 	}

@@ -120,7 +120,7 @@ type site struct {
 	log   *slog.Logger
 	db    *store.DB
 	admin *kms.Admin
-	held  *pkcs11.Token // nil until device is asked for
+	held  token // nil until device is asked for
 }
 
 // openSite opens the deployment that c names: its store, and not its token.
@@ -141,7 +141,7 @@ func openSite(c *cli.Context) (*site, error) {
 }
 
 // device opens the token, as serve does, for what only it can do.
-func (s *site) device(ctx context.Context) (*pkcs11.Token, error) {
+func (s *site) device(ctx context.Context) (token, error) {
 	hardenProcess(s.log)
 	config, err := s.token(ctx)
 	if err != nil {
