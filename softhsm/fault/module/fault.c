@@ -33,8 +33,7 @@ static bool restart_due(void)
 static void put_in_force(void)
 {
 	const struct settings *set = script_settings();
-	if (set->has_generation)
-		in_force.generation = set->generation;
+	in_force.generation = set->has_generation ? set->generation : 0;
 	in_force.slot_offset = set->slots_shift ? in_force.generation : 0;
 	sessions_lost(set->sessions_reuse);
 	objects_begin(set, in_force.generation);
