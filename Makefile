@@ -3,7 +3,7 @@
 GO   ?= go
 FUZZ ?= 60s
 
-.PHONY: demo test build deps lint bench fuzz soak clients clean
+.PHONY: demo test build deps lint bench fuzz soak clients fault clean
 
 demo: deps
 	$(GO) run ./cmd/strongroom demo
@@ -41,5 +41,9 @@ clients: build
 	sh test/deps.sh clients
 	sh test/clients/run.sh
 
+# A PKCS#11 module that fails when it is told to, for tests: see softhsm/fault/README.md.
+fault: deps
+	gcc -std=gnu11 -Wall -Wextra -Werror -O2 -fPIC -fvisibility=hidden -shared -o libstrongroom-fault.so softhsm/fault/module/*.c -ldl -lpthread
+
 clean:
-	rm -rf strongroom test/clients/node_modules
+	rm -rf strongroom libstrongroom-fault.so test/clients/node_modules

@@ -28,6 +28,7 @@ var imports = map[string]string{
 	"awsapi":                "keyspec kms",
 	"store":                 "hsm kms",
 	"softhsm":               "hsm/pkcs11",
+	"softhsm/fault":         "",
 	"cmd/strongroom":        "awsapi hsm hsm/pkcs11 hsm/worker keyspec kms kms/attest kms/attest/attesttest kms/audit kms/policy softhsm store",
 	"test/bench":            "softhsm",
 }
@@ -59,8 +60,8 @@ var kept = map[string]string{
 	"unsafe":       "hsm/pkcs11",
 	"database/sql": "store",
 	"net/http":     "awsapi cmd/strongroom test/bench",
-	"os/exec":      "cmd/strongroom hsm/worker test/bench",
-	"os":           "cmd/strongroom hsm/pkcs11 hsm/worker kms/audit softhsm store test/bench",
+	"os/exec":      "cmd/strongroom hsm/worker softhsm/fault test/bench",
+	"os":           "cmd/strongroom hsm/pkcs11 hsm/worker kms/audit softhsm softhsm/fault store test/bench",
 }
 
 func TestImports(t *testing.T) {
