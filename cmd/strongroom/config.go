@@ -87,7 +87,7 @@ type HSMConfig struct {
 	SlowCallTimeout duration `toml:"slow_call_timeout"`
 
 	// Patience is how long requests wait for an HSM that is away, from when it was lost. After that they are answered at once, with an error that clients
-	// retry. Default: "3s".
+	// retry. Default: "5s".
 	Patience duration `toml:"patience"`
 
 	// SyncDir is the directory of a token that is kept in files without being synced by its library (SoftHSM): it is flushed to disk
@@ -108,7 +108,7 @@ func (d *duration) UnmarshalText(b []byte) error {
 // defaultHSM is what an HSMConfig says that says nothing.
 var defaultHSM = HSMConfig{
 	Sessions: 16, Workers: max(2, runtime.NumCPU()),
-	CallTimeout: duration(2 * time.Second), SlowCallTimeout: duration(10 * time.Second), Patience: duration(3 * time.Second),
+	CallTimeout: duration(2 * time.Second), SlowCallTimeout: duration(10 * time.Second), Patience: duration(5 * time.Second),
 }
 
 // workers says how the server opens the configured token.

@@ -111,7 +111,7 @@ func open(ctx context.Context, c Config, create bool) (*Token, error) {
 		return nil, fmt.Errorf("%w: %v", hsm.ErrUnavailable, err)
 	}
 	dog := watch(c.Patience)
-	out := dog.in("C_Initialize", true)
+	out := dog.in("C_Initialize", slow)
 	l, err := openLibrary(c)
 	out()
 	if err != nil {
@@ -138,8 +138,8 @@ func open(ctx context.Context, c Config, create bool) (*Token, error) {
 // Slowest returns how long the slowest call into the module took so far, of a token that was opened with [Config].Patience.
 func (t *Token) Slowest() time.Duration { return t.dog.longest() }
 
-// SetPatience changes how long calls may take, of a token that was opened with [Config].Patience.
-func (t *Token) SetPatience(call, slow time.Duration) { t.dog.set(call, slow) }
+// SetPatience changes how long calls may take, of a token that was opened with [Config].Patience. Hung stays.
+func (t *Token) SetPatience(p Patience) { t.dog.set(p) }
 
 // newToken logs in to the token of m and sees that it can be used.
 func newToken(ctx context.Context, m module, c Config, create bool) (*Token, error) {

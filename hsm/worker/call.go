@@ -22,6 +22,7 @@ func (d *Device) do(ctx context.Context, k kind, put func(*frame), take func(*fi
 		return err
 	}
 	deaths, faults := 0, 0
+	begun := time.Now()
 	for {
 		p, err := d.pick(ctx, k)
 		if err != nil {
@@ -58,7 +59,13 @@ func (d *Device) do(ctx context.Context, k kind, put func(*frame), take func(*fi
 			continue
 		}
 		d.remove(p) // its keeper may not have noticed yet
-		if deaths++; deaths >= maxDeaths {
+		if broken && time.Since(begun) > d.config.Patience {
+			return err
+		}
+		if !broken {
+			deaths++
+		}
+		if deaths >= maxDeaths {
 			return unavailable("%d workers ended one after the other while they did this: %v", deaths, err)
 		}
 		d.stats.retried.Add(1)

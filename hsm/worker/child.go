@@ -135,7 +135,8 @@ func (c *child) run() int {
 	}
 	c.token.Store(token)
 	slowest := token.Slowest()
-	token.SetPatience(s.Call, s.Slow)
+	// A search takes as long as there are objects, and opening has seen how long that is.
+	token.SetPatience(pkcs11.Patience{Call: s.Call, Find: min(s.Slow, max(s.Call, hungFactor*slowest)), Slow: s.Slow})
 	info, err := json.Marshal(token.Info())
 	if err != nil {
 		return 1

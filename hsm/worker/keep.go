@@ -96,6 +96,7 @@ func (d *Device) open(ctx context.Context) (*process, error) {
 		if d.why != nil && !d.away.IsZero() {
 			d.log.Info("the token is open again", "token", o.info.String(), "away", time.Since(d.away).Round(time.Millisecond))
 		}
+		d.login.failing = time.Time{}
 		d.login.slowest = max(o.slowest, d.login.slowest*3/4)
 		d.info, d.away, d.why = o.info, time.Time{}, nil
 		d.ready = append(d.ready, p)
@@ -104,6 +105,9 @@ func (d *Device) open(ctx context.Context) (*process, error) {
 		return p, nil
 	}
 	d.login.next = began.Add(d.config.Retry)
+	if d.login.failing.IsZero() {
+		d.login.failing = began
+	}
 	d.stats.failed++
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -159,9 +163,7 @@ const (
 
 func (d *Device) openingLimits() (call, slow time.Duration) {
 	call, slow = d.config.CallTimeout, d.config.SlowTimeout
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.login.slowest == 0 || d.away.IsZero() || time.Since(d.away) > hungTrustFor {
+	if d.login.slowest == 0 || !d.login.failing.IsZero() && time.Since(d.login.failing) > hungTrustFor {
 		return call, slow
 	}
 	limit := max(hungLeast, hungFactor*d.login.slowest)
@@ -172,6 +174,7 @@ func (d *Device) openingLimits() (call, slow time.Duration) {
 type login struct {
 	next      time.Time     // when the next attempt may begin
 	slowest   time.Duration // of the calls that it took to open the token
+	failing   time.Time     // since when all attempts have failed; zero if the last one did not
 	granted   atomic.Bool   // the PIN was given to the worker that is opening
 	accepted  bool          // the PIN was right, at least once
 	uncertain bool          // a worker that had the PIN ended without an answer: it may have been wrong, and counted

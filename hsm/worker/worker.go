@@ -44,10 +44,10 @@ type Config struct {
 	// (initialising, logging in, finding, making and destroying keys). Defaults: 2 and 10 seconds.
 	CallTimeout, SlowTimeout time.Duration
 
-	// Patience is how long calls wait for a token that is away, from the moment when it was lost. 3 seconds if 0.
+	// Patience is how long calls wait for a token that is away, from the moment when it was lost. 5 seconds if 0.
 	Patience time.Duration
 
-	// Retry is how long after a failed attempt to open the token the next one begins. 500 milliseconds if 0.
+	// Retry is how long after a failed attempt to open the token the next one begins. 250 milliseconds if 0.
 	Retry time.Duration
 
 	// Args start a worker: a program that calls [Main]. Default: this program, with the one argument [Argument].
@@ -67,8 +67,8 @@ func (c Config) withDefaults() Config {
 	c.Workers = cmp.Or(c.Workers, max(2, runtime.NumCPU()))
 	c.CallTimeout = cmp.Or(c.CallTimeout, 2*time.Second)
 	c.SlowTimeout = max(cmp.Or(c.SlowTimeout, 10*time.Second), c.CallTimeout)
-	c.Patience = cmp.Or(c.Patience, 3*time.Second)
-	c.Retry = cmp.Or(c.Retry, 500*time.Millisecond)
+	c.Patience = cmp.Or(c.Patience, 5*time.Second)
+	c.Retry = cmp.Or(c.Retry, 250*time.Millisecond)
 	c.Token.Sessions = cmp.Or(c.Token.Sessions, 16)
 	if c.Args == nil {
 		// Not its name, under which another version may lie by now.

@@ -67,6 +67,8 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
+func newLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 func open(t testing.TB, c worker.Config) (*worker.Device, *logged) {
 	t.Helper()
 	log := &logged{t: t}
