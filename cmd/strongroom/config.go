@@ -93,6 +93,8 @@ type HSMConfig struct {
 	// SyncDir is the directory of a token that is kept in files without being synced by its library (SoftHSM): it is flushed to disk
 	// after each creation of a key. Real HSMs do not need it.
 	SyncDir string `toml:"sync_dir"`
+
+	pinNote string // see guardPIN
 }
 
 // A duration is written as Go writes it: "2s", "1m30s".
@@ -203,9 +205,11 @@ func loadConfig(ctx context.Context, path string) (*Config, error) {
 	if len(faults) > 0 {
 		return nil, misuse("%s:\n  %s", path, strings.Join(faults, "\n  "))
 	}
+	file := strings.TrimPrefix(c.Store, "sqlite:")
 	if c.Audit.Dir == "" {
-		c.Audit.Dir = filepath.Join(filepath.Dir(strings.TrimPrefix(c.Store, "sqlite:")), "audit")
+		c.Audit.Dir = filepath.Join(filepath.Dir(file), "audit")
 	}
+	c.HSM.pinNote = notePath(file)
 	return c, nil
 }
 

@@ -138,7 +138,7 @@ func initialize(ctx context.Context, d deployment) error {
 
 // tokenConfig says how the configured token is opened. The PIN is read only when the token was found.
 func tokenConfig(ctx context.Context, h HSMConfig) pkcs11.Config {
-	return pkcs11.Config{
+	c := pkcs11.Config{
 		Module:        h.Module,
 		Label:         h.TokenLabel,
 		Serial:        h.TokenSerial,
@@ -147,6 +147,10 @@ func tokenConfig(ctx context.Context, h HSMConfig) pkcs11.Config {
 		SessionCopies: h.SessionCopies,
 		SyncDir:       h.SyncDir,
 	}
+	if h.pinNote != "" {
+		c = guardPIN(c, h.pinNote)
+	}
+	return c
 }
 
 const pinVariable = "STRONGROOM_PIN"

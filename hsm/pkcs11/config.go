@@ -20,9 +20,12 @@ type Config struct {
 	// is overwritten right after. It is a function so that a Config can be printed. See [PINFile].
 	PIN func() ([]byte, error)
 
-	// Cautious says that an attempt to log in with this PIN had no answer, so that it may have been wrong. It is not tried then if the token says
-	// that it counts a wrong one.
-	Cautious bool
+	// PINUncertain reports whether an attempt to log in with this PIN had no answer, so that it may have been wrong. It is not tried then if the token
+	// says that it counts a wrong one. Optional.
+	PINUncertain func() bool
+
+	// PINAnswered is told what the token answered to the PIN: nil, an error that is [ErrPIN], or another. It must not keep the PIN. Optional.
+	PINAnswered func(pin []byte, err error)
 
 	// Patience has a process that can be replaced end itself when the module hangs. Optional; there is no limit without it.
 	Patience Patience

@@ -15,6 +15,9 @@ import (
 // Whoever sees it must not try again by itself: tokens count wrong PINs, and lock.
 var ErrPIN = errors.New("PIN refused")
 
+// ErrPINWrong is a refused PIN that is not the right one, as far as the token says. An error that is ErrPINWrong is also ErrPIN.
+var ErrPINWrong = errors.New("PIN wrong")
+
 // An Error is what a PKCS #11 function answered, sorted. It wraps exactly one of the errors of package hsm.
 type Error struct {
 	Function string // as the standard calls it, such as "C_Encrypt"
@@ -37,10 +40,12 @@ func (e *Error) Error() string {
 // Unwrap returns e.Kind.
 func (e *Error) Unwrap() error { return e.Kind }
 
-// Is reports whether target is [ErrPIN] and e is a refused PIN.
+// Is reports whether target is [ErrPIN] or [ErrPINWrong] and e is that.
 func (e *Error) Is(target error) bool {
-	return target == ErrPIN && slices.Contains(pinCodes, e.Code)
+	return target == ErrPIN && slices.Contains(pinCodes, e.Code) || target == ErrPINWrong && e.Function == "C_Login" && slices.Contains(wrongCodes, e.Code)
 }
+
+var wrongCodes = []uint{p11.CKR_PIN_INCORRECT, p11.CKR_PIN_INVALID, p11.CKR_PIN_LEN_RANGE}
 
 var pinCodes = []uint{
 	p11.CKR_PIN_INCORRECT, p11.CKR_PIN_INVALID, p11.CKR_PIN_LEN_RANGE, p11.CKR_PIN_EXPIRED, p11.CKR_PIN_LOCKED,

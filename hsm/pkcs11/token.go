@@ -147,7 +147,7 @@ func newToken(ctx context.Context, m module, c Config, create bool) (*Token, err
 	if err != nil {
 		return nil, err
 	}
-	if err := mayLogIn(info, flags, c.Cautious); err != nil {
+	if err := mayLogIn(info, flags, c.PINUncertain != nil && c.PINUncertain()); err != nil {
 		return nil, err
 	}
 	if err := hasMechanisms(m, info); err != nil {
@@ -190,7 +190,7 @@ func newToken(ctx context.Context, m module, c Config, create bool) (*Token, err
 }
 
 // mayLogIn refuses tokens on which trying a PIN is useless, or would be the last mistake.
-func mayLogIn(i Info, flags uint, cautious bool) error {
+func mayLogIn(i Info, flags uint, uncertain bool) error {
 	refused := func(code uint, why string) error {
 		return &Error{Function: "C_Login (not called)", Code: code, Kind: hsm.ErrUnavailable, Detail: fmt.Sprintf("the token %v %s", i, why)}
 	}
@@ -202,7 +202,7 @@ func mayLogIn(i Info, flags uint, cautious bool) error {
 	case flags&p11.CKF_USER_PIN_FINAL_TRY != 0:
 		return refused(p11.CKR_PIN_INCORRECT, "would lock its user PIN after one more wrong one, so strongroom does not try; "+
 			"log in once with the tools of the HSM and the right PIN")
-	case cautious && flags&p11.CKF_USER_PIN_COUNT_LOW != 0:
+	case uncertain && flags&p11.CKF_USER_PIN_COUNT_LOW != 0:
 		return refused(p11.CKR_PIN_INCORRECT, "counts a wrong PIN since the last right one, and the last attempt with this one had no answer, so "+
 			"strongroom does not try again; log in once with the tools of the HSM and the right PIN")
 	}
@@ -261,7 +261,11 @@ func (t *Token) login(ctx context.Context, c Config) error {
 			return fmt.Errorf("reading the PIN: %w", err)
 		}
 		defer clear(pin)
-		if err := t.module.login(s.handle, pin); err != nil {
+		err = t.module.login(s.handle, pin)
+		if c.PINAnswered != nil {
+			c.PINAnswered(pin, err)
+		}
+		if err != nil {
 			return t.explainLogin(err)
 		}
 		state, err := t.module.sessionState(s.handle)

@@ -31,7 +31,7 @@ type setting struct {
 	Lanes                 int
 	SessionCopies         bool
 	SyncDir               string
-	Cautious              bool
+	Uncertain             bool // pkcs11.Config.PINUncertain
 
 	Call, Slow               time.Duration // how long calls may take, once the token is open
 	OpeningCall, OpeningSlow time.Duration // and until then
@@ -47,7 +47,7 @@ func settingOf(c pkcs11.Config) setting {
 func (s *setting) config() pkcs11.Config {
 	return pkcs11.Config{
 		Module: s.Module, Label: s.Label, Serial: s.Serial, Sessions: s.Sessions, SessionCopies: s.SessionCopies, SyncDir: s.SyncDir,
-		Cautious: s.Cautious,
+		PINUncertain: func() bool { return s.Uncertain },
 	}
 }
 

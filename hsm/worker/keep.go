@@ -89,7 +89,12 @@ func (d *Device) open(ctx context.Context) (*process, error) {
 	}
 	began := time.Now()
 	p, o := d.attempt(ctx)
-	err := d.login.ended(p, o.err)
+	err := d.login.ended(p, o.err, func(err error) {
+		if pin, perr := d.pin.get(); perr == nil && d.config.Token.PINAnswered != nil {
+			d.config.Token.PINAnswered(pin, err)
+			clear(pin)
+		}
+	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil {
@@ -130,7 +135,7 @@ func (d *Device) attempt(ctx context.Context) (*process, opened) {
 	s.Sessions = (s.Sessions + d.config.Workers - 1) / d.config.Workers
 	s.Call, s.Slow, s.Beat = d.config.CallTimeout, d.config.SlowTimeout, d.config.beat()
 	s.OpeningCall, s.OpeningSlow = d.openingLimits()
-	s.Cautious = s.Cautious || d.login.uncertain
+	s.Uncertain = d.login.uncertain || d.config.Token.PINUncertain != nil && d.config.Token.PINUncertain()
 	p, err := d.start(s, func() ([]byte, error) {
 		pin, err := d.pin.get()
 		d.login.granted.Store(err == nil)
@@ -181,9 +186,12 @@ type login struct {
 }
 
 // ended keeps what the end of an attempt says about the PIN, and returns the attempt's error.
-func (l *login) ended(p *process, err error) error {
+func (l *login) ended(p *process, err error, tell func(error)) error {
 	granted := l.granted.Swap(false)
 	answered := err == nil || p != nil && p.answered.Load()
+	if granted && answered {
+		tell(err)
+	}
 	switch {
 	case err == nil:
 		l.accepted, l.uncertain = true, false
