@@ -47,6 +47,9 @@ type Options struct {
 	// CachedKeys is how many keys are remembered between requests, at about 1 kB each as usual, and 100 kB if policy, description and tags
 	// are as long as they may be. Zero means 10,000.
 	CachedKeys int
+
+	// SealLimit is how many ciphertexts are made under one key material, less than 2^32. Zero means DefaultSealLimit.
+	SealLimit int64
 }
 
 // A Service answers the operations of the AWS KMS API for one deployment. It is safe for concurrent use.
@@ -78,6 +81,7 @@ type Service struct {
 	searches searches
 
 	usage    *usage
+	budget   *budget
 	limiter  *limiter
 	recorded int64 // the last event that went from the store into the audit log
 }
@@ -86,6 +90,9 @@ type Service struct {
 func New(ctx context.Context, o Options) (*Service, error) {
 	if o.Device == nil || o.Store == nil || o.Log == nil || o.Audit == nil {
 		return nil, errors.New("kms: Device, Store, Audit and Log are required")
+	}
+	if o.SealLimit < 0 || o.SealLimit >= 1<<32 {
+		return nil, errors.New("kms: SealLimit is not below 2^32")
 	}
 	s, err := newService(ctx, o)
 	if err != nil {
@@ -126,7 +133,7 @@ func newService(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the deployment: %w", err)
 	}
-	return &Service{
+	s := &Service{
 		device:      o.Device,
 		store:       o.Store,
 		audit:       o.Audit,
@@ -148,7 +155,9 @@ func newService(ctx context.Context, o Options) (*Service, error) {
 		primes:      make(chan struct{}, runtime.NumCPU()),
 		usage:       newUsage(),
 		limiter:     newLimiter(*o.Limits),
-	}, nil
+	}
+	s.budget = newBudget(o.Store, o.Log, o.SealLimit, s.rotateWorn)
+	return s, nil
 }
 
 // Region returns the Region that this deployment says it is.
