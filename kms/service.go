@@ -166,17 +166,40 @@ func (s *Service) Region() string { return s.region }
 // Partition returns the partition in this deployment's ARNs.
 func (s *Service) Partition() string { return s.partition }
 
+// A part is something that a request needs, and how it is asked whether it is there.
+type part struct {
+	name, missing string
+	check         func(context.Context) error
+}
+
+// parts are in the order in which Ready asks them.
+func (s *Service) parts() []part {
+	return []part{
+		{"store", "the store does not answer", func(ctx context.Context) error {
+			_, err := s.store.Generation(ctx)
+			return err
+		}},
+		{"audit", "the audit log cannot be written", func(context.Context) error { return s.audit.Err() }},
+		{"hsm", "the HSM does not encrypt and decrypt", s.device.Check},
+	}
+}
+
+// Parts returns what Ready asks, one by one: "store", "audit" and "hsm".
+func (s *Service) Parts() map[string]func(context.Context) error {
+	all := make(map[string]func(context.Context) error)
+	for _, p := range s.parts() {
+		all[p.name] = p.check
+	}
+	return all
+}
+
 // Ready returns nil if a request could be answered now: the store answers, the audit log can be written, and the device encrypts and decrypts.
 // The error is a [NotReady].
 func (s *Service) Ready(ctx context.Context) error {
-	if _, err := s.store.Generation(ctx); err != nil {
-		return &NotReady{"the store does not answer", err}
-	}
-	if err := s.audit.Err(); err != nil {
-		return &NotReady{"the audit log cannot be written", err}
-	}
-	if err := s.device.Check(ctx); err != nil {
-		return &NotReady{"the HSM does not encrypt and decrypt", err}
+	for _, p := range s.parts() {
+		if err := p.check(ctx); err != nil {
+			return &NotReady{p.missing, err}
+		}
 	}
 	return nil
 }
