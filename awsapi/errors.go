@@ -58,6 +58,11 @@ var (
 	unrecognizedClient     = form{name: "UnrecognizedClientException", status: http.StatusBadRequest}
 )
 
+// frontForms are all of them.
+var frontForms = []form{
+	dependencyTimeout, expiredToken, incompleteSignature, invalidSignature, missingToken, serializationException, unknownOperation, unrecognizedClient,
+}
+
 // textTimeout is what the API Reference says of DependencyTimeoutException.
 const textTimeout = "The system timed out while trying to fulfill the request. You can retry the request."
 

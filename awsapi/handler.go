@@ -33,6 +33,7 @@ type Options struct {
 	Log    *slog.Logger     // for operators: what failed and why. Default: slog.Default()
 	Region string           // that signatures must be scoped to. Default: the service's
 	Now    func() time.Time // the clock that signatures and sessions are measured by. Default: time.Now
+	Counts *Counts          // what is counted of requests. Default: nothing
 }
 
 const (
@@ -50,6 +51,7 @@ type handler struct {
 	verifier  *verifier
 	kms, sts  *protocol
 	readiness *readiness
+	counts    *Counts // may be nil
 	log       *slog.Logger
 }
 
@@ -96,6 +98,7 @@ func newHandler(p parts, o Options) *handler {
 		kms:       kmsProtocol(p.operations, o.Region),
 		sts:       stsProtocol(p.sts, o.Region),
 		readiness: &readiness{check: p.ready, log: o.Log},
+		counts:    o.Counts,
 		log:       o.Log,
 	}
 }
@@ -129,7 +132,7 @@ func kmsProtocol(operations map[string]operation, region string) *protocol {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := exchanges.Get().(*exchange)
 	defer x.release()
-	x.id = requestID()
+	x.id, x.began = requestID(), time.Now()
 	w.Header()["x-amzn-RequestId"] = []string{x.id} // as AWS spells it
 
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
@@ -173,14 +176,14 @@ func isJSON(contentType string) bool {
 
 // finish sends what x holds, or says that it failed with err, and tells the log.
 func (h *handler) finish(w http.ResponseWriter, r *http.Request, x *exchange, p *protocol, err error) {
-	status, level, text := http.StatusOK, slog.LevelDebug, "request served"
+	status, level, text, outcome := http.StatusOK, slog.LevelDebug, "request served", OutcomeOK
 	if err != nil {
 		f, message := translate(err)
 		wire := p.form(f)
-		status, text = wire.status, "request refused"
+		status, text, outcome = wire.status, "request refused", f.name
 		switch {
 		case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
-			text = "client went away"
+			text, outcome = "client went away", OutcomeGone
 		case f.name == forms[kms.Internal].name:
 			level, text = slog.LevelError, "request failed"
 		case f.status >= 500:
@@ -192,6 +195,7 @@ func (h *handler) finish(w http.ResponseWriter, r *http.Request, x *exchange, p 
 		x.out.Write(p.appendError(x.out.AvailableBuffer(), wire, message, x.id))
 	}
 	answer(w, status, p.contentType, x.out.Bytes())
+	h.counts.add(x.operation, outcome, time.Since(x.began))
 	// The context may be at its end, and so it must not decide whether there is a log.
 	if ctx := context.WithoutCancel(r.Context()); h.log.Enabled(ctx, level) {
 		attrs := []slog.Attr{slog.String("request", x.id), slog.String("operation", x.operation), slog.String("key", x.key),
@@ -215,6 +219,7 @@ func answer(w http.ResponseWriter, status int, contentType string, body []byte) 
 // An exchange is one request and its answer in memory: both may hold secrets, and are wiped afterwards.
 type exchange struct {
 	id         string
+	began      time.Time
 	operation  string     // empty until it is known to be one
 	who        kms.Caller // nobody until the signature is verified
 	key        string     // that the request names

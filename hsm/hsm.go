@@ -93,7 +93,8 @@ type Device interface {
 
 	// Seal encrypts plaintext (1 to MaxPlaintext bytes) under key with associated data aad (1 to MaxAAD bytes) and
 	// appends IV ‖ ciphertext ‖ tag to dst: Overhead bytes more than the plaintext. The IV is fresh and random for each call,
-	// whoever made it. dst must not overlap plaintext.
+	// whoever made it. Where a device repeats its work after a failure, it may have used the key several times for the one answer that it gives, and
+	// bounds how often. dst must not overlap plaintext.
 	Seal(ctx context.Context, key Ref, dst, plaintext, aad []byte) ([]byte, error)
 
 	// Open reverses Seal and appends the plaintext to dst. It returns ErrRejected, and nothing of the plaintext, unless

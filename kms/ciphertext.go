@@ -94,12 +94,15 @@ func hashField(h hash.Hash, s string) {
 	h.Write([]byte(s))
 }
 
-// seal encrypts plaintext, of 1 to 4096 bytes, under the key's current material.
+// seal encrypts plaintext, of 1 to 4096 bytes, under the key's current material. It is the only place that encrypts under one.
 func (k *openKey) seal(ctx context.Context, plaintext []byte, encryptionContext map[string]string) ([]byte, error) {
+	if err := k.spend(ctx); err != nil {
+		return nil, err
+	}
 	m := k.current()
 	h := header{k.ID, m.ID}
 	blob := h.append(make([]byte, 0, headerSize+hsm.Overhead+len(plaintext)))
-	blob, err := k.device.Seal(ctx, m.Ref, blob, plaintext, associatedData(h, encryptionContext))
+	blob, err := k.service.device.Seal(ctx, m.Ref, blob, plaintext, associatedData(h, encryptionContext))
 	if err != nil {
 		return nil, deviceError(err)
 	}
@@ -112,7 +115,7 @@ func (k *openKey) unseal(ctx context.Context, h header, sealed []byte, encryptio
 	if h.key != k.ID || m == nil {
 		return nil, errCiphertext
 	}
-	plaintext, err := k.device.Open(ctx, m.Ref, make([]byte, 0, len(sealed)), sealed, associatedData(h, encryptionContext))
+	plaintext, err := k.service.device.Open(ctx, m.Ref, make([]byte, 0, len(sealed)), sealed, associatedData(h, encryptionContext))
 	if err != nil {
 		return nil, deviceError(err)
 	}

@@ -136,7 +136,9 @@ func goldenKey(t testing.TB, g golden, iv []byte) *openKey {
 		t.Fatal(err)
 	}
 	key := &Key{ID: id, Materials: []Material{{ID: hsm.ID(unhex(t, g.MaterialID)), Ref: hsm.Ref("ref")}}}
-	return &openKey{Key: key, device: newSoftKey(t, unhex(t, g.AESKey), iv)}
+	s := &Service{device: newSoftKey(t, unhex(t, g.AESKey), iv), budget: newBudget(nil, nil, 0, nil)}
+	s.budget.block(id, key.Materials[0].ID).left.Store(1 << 40) // reserved
+	return &openKey{Key: key, service: s}
 }
 
 func unhex(t testing.TB, s string) []byte {

@@ -112,7 +112,9 @@ func (s *Service) Secret(ctx context.Context, c *Credential) ([]byte, error) {
 	return secret, nil
 }
 
-// sealSecret seals a secret under the deployment's key for secrets.
+// sealSecret seals a secret under the deployment's key for secrets. That key has no budget of encryptions, as the materials of KMS keys have: it encrypts
+// once for each access key or session that is made, and once whenever a token is opened (CheckToken), each of which is a command or a start of the
+// server and takes tens of milliseconds at least. 2^32 of them, at a hundred a second, would take more than a year without a pause.
 func sealSecret(ctx context.Context, d hsm.Device, sealer SystemKey, c *Credential, secret string) error {
 	plaintext := []byte(secret)
 	defer clear(plaintext)

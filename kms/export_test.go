@@ -2,7 +2,11 @@ package kms
 
 import (
 	"context"
+	"log/slog"
+	"sync/atomic"
 	"time"
+
+	"strongroom/hsm"
 )
 
 // NewMaterialID is newMaterialID, for tests that do what an interrupted process did.
@@ -16,3 +20,28 @@ func (s *Service) RecordEvents(ctx context.Context) error { return s.recordEvent
 
 // HandOver is how long a pending rotation is left to whoever began it.
 const HandOver = handOver
+
+// GiveBack is one round of what Run does with encryptions that were reserved.
+func (s *Service) GiveBack(ctx context.Context) { s.budget.giveBack(ctx, false) }
+
+// StopBudget is what Run does with them at its end.
+func (s *Service) StopBudget(ctx context.Context) { s.budget.stop(ctx) }
+
+// SetMaxBlocks sets for how many materials encryptions are reserved at a time.
+func (s *Service) SetMaxBlocks(n int) { s.budget.most = n }
+
+// FirstBlock is how many encryptions are reserved at first.
+const FirstBlock = firstBlock
+
+// NewTestBudget returns what takes one use of a material from a budget, and what says how often that had to wait for the store.
+func NewTestBudget(store Store, limit int64) (take func() error, waited func() int64) {
+	b := newBudget(store, slog.New(slog.DiscardHandler), limit, func(context.Context, KeyID, hsm.ID) {})
+	var n atomic.Int64
+	key, material, ctx := newKeyID(false), newMaterialID(), context.Background()
+	return func() error {
+		if k := b.block(key, material); k.left.Load() == 0 {
+			n.Add(1)
+		}
+		return b.take(ctx, key, material)
+	}, n.Load
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"strongroom/hsm"
 	"strongroom/kms/attest"
 )
 
@@ -77,9 +76,9 @@ const (
 // key was found and that policy, usage and state allowed the action.
 type openKey struct {
 	*Key
-	ARN    string
-	device hsm.Device
-	caller *identity // as it was when the gate let it pass
+	ARN     string
+	service *Service
+	caller  *identity // as it was when the gate let it pass
 }
 
 // symmetricDefault is the one key spec, and the one encryption algorithm, of the keys here: AES-256-GCM.
@@ -105,7 +104,7 @@ func (s *Service) openResolved(ctx context.Context, who Caller, a access, key *K
 	if err := s.authorize(ctx, who, &a, key); err != nil {
 		return nil, err
 	}
-	k := &openKey{Key: key, ARN: arn, device: s.device, caller: a.identity}
+	k := &openKey{Key: key, ARN: arn, service: s, caller: a.identity}
 	if a.check != nil {
 		if err := a.check(key); err != nil {
 			return nil, err

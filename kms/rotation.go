@@ -65,6 +65,7 @@ func (s *Service) finishRotation(ctx context.Context, key *Key) error {
 	if err != nil {
 		return fmt.Errorf("material %s: %w", m.ID, err)
 	}
+	s.budget.drop(ctx, old.ID)
 	s.log.Info("a key was rotated", "key", key.ID, "rotation", m.Reason)
 	return nil
 }

@@ -17,7 +17,8 @@ const sweepEvery = time.Minute
 const recordEvery = 250 * time.Millisecond
 
 // Run does what no request asks for, until ctx ends: it listens for changes that other processes make, destroys keys whose
-// waiting period is over, rotates keys that are due, and keeps the record of all this. It returns nil. Requests are answered without it, only slower, since nothing is then remembered between them.
+// waiting period is over, rotates keys that are due, gives back encryptions that were reserved and are not
+// needed, and keeps the record of all this. It returns nil. Requests are answered without it, only slower, since nothing is then remembered between them.
 func (s *Service) Run(ctx context.Context) error {
 	listen := time.NewTicker(listenEvery)
 	defer listen.Stop()
@@ -47,6 +48,12 @@ func (s *Service) Run(ctx context.Context) error {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 		defer cancel()
 		s.flushUsage(last)
+	})
+	others.Go(func() {
+		every(ctx, sweepEvery, func() { s.budget.giveBack(ctx, false) })
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		defer cancel()
+		s.budget.stop(last)
 	})
 
 	for {

@@ -47,6 +47,9 @@ type Options struct {
 	// CachedKeys is how many keys are remembered between requests, at about 1 kB each as usual, and 100 kB if policy, description and tags
 	// are as long as they may be. Zero means 10,000.
 	CachedKeys int
+
+	// SealLimit is how many ciphertexts are made under one key material, less than 2^32. Zero means DefaultSealLimit.
+	SealLimit int64
 }
 
 // A Service answers the operations of the AWS KMS API for one deployment. It is safe for concurrent use.
@@ -78,6 +81,7 @@ type Service struct {
 	searches searches
 
 	usage    *usage
+	budget   *budget
 	limiter  *limiter
 	recorded int64 // the last event that went from the store into the audit log
 }
@@ -86,6 +90,9 @@ type Service struct {
 func New(ctx context.Context, o Options) (*Service, error) {
 	if o.Device == nil || o.Store == nil || o.Log == nil || o.Audit == nil {
 		return nil, errors.New("kms: Device, Store, Audit and Log are required")
+	}
+	if o.SealLimit < 0 || o.SealLimit >= 1<<32 {
+		return nil, errors.New("kms: SealLimit is not below 2^32")
 	}
 	s, err := newService(ctx, o)
 	if err != nil {
@@ -126,7 +133,7 @@ func newService(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the deployment: %w", err)
 	}
-	return &Service{
+	s := &Service{
 		device:      o.Device,
 		store:       o.Store,
 		audit:       o.Audit,
@@ -148,7 +155,9 @@ func newService(ctx context.Context, o Options) (*Service, error) {
 		primes:      make(chan struct{}, runtime.NumCPU()),
 		usage:       newUsage(),
 		limiter:     newLimiter(*o.Limits),
-	}, nil
+	}
+	s.budget = newBudget(o.Store, o.Log, o.SealLimit, s.rotateWorn)
+	return s, nil
 }
 
 // Region returns the Region that this deployment says it is.
@@ -157,17 +166,40 @@ func (s *Service) Region() string { return s.region }
 // Partition returns the partition in this deployment's ARNs.
 func (s *Service) Partition() string { return s.partition }
 
+// A part is something that a request needs, and how it is asked whether it is there.
+type part struct {
+	name, missing string
+	check         func(context.Context) error
+}
+
+// parts are in the order in which Ready asks them.
+func (s *Service) parts() []part {
+	return []part{
+		{"store", "the store does not answer", func(ctx context.Context) error {
+			_, err := s.store.Generation(ctx)
+			return err
+		}},
+		{"audit", "the audit log cannot be written", func(context.Context) error { return s.audit.Err() }},
+		{"hsm", "the HSM does not encrypt and decrypt", s.device.Check},
+	}
+}
+
+// Parts returns what Ready asks, one by one: "store", "audit" and "hsm".
+func (s *Service) Parts() map[string]func(context.Context) error {
+	all := make(map[string]func(context.Context) error)
+	for _, p := range s.parts() {
+		all[p.name] = p.check
+	}
+	return all
+}
+
 // Ready returns nil if a request could be answered now: the store answers, the audit log can be written, and the device encrypts and decrypts.
 // The error is a [NotReady].
 func (s *Service) Ready(ctx context.Context) error {
-	if _, err := s.store.Generation(ctx); err != nil {
-		return &NotReady{"the store does not answer", err}
-	}
-	if err := s.audit.Err(); err != nil {
-		return &NotReady{"the audit log cannot be written", err}
-	}
-	if err := s.device.Check(ctx); err != nil {
-		return &NotReady{"the HSM does not encrypt and decrypt", err}
+	for _, p := range s.parts() {
+		if err := p.check(ctx); err != nil {
+			return &NotReady{p.missing, err}
+		}
 	}
 	return nil
 }

@@ -23,6 +23,9 @@ import (
 var token *pkcs11.Token
 
 func TestMain(m *testing.M) {
+	if os.Getenv(sealerVariable) != "" {
+		os.Exit(sealer(os.Args[1:]))
+	}
 	os.Exit(withToken(m.Run))
 }
 
@@ -56,6 +59,7 @@ type rig struct {
 	*kms.Service
 	t     testing.TB
 	store *store.DB
+	url   string // of store
 	audit *recorder
 }
 
@@ -73,7 +77,7 @@ func newRig(t testing.TB, device hsm.Device) *rig {
 	must(t, kms.Init(t.Context(), kms.InitOptions{
 		Device: token, Store: db, Partition: "aws", Region: region, Account: account, Key: kms.NewAccessKey(),
 	}))
-	r := &rig{t: t, store: db, audit: new(recorder)}
+	r := &rig{t: t, store: db, url: url, audit: new(recorder)}
 	s, err := kms.New(t.Context(), kms.Options{Device: device, Store: db, Audit: r.audit, Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	r.Service = s

@@ -122,6 +122,10 @@ type Tx interface {
 	SetState(id KeyID, from, to KeyState, deletion time.Time) error
 	// SetMaterialRef stores the Ref of a material that was inserted without one. It returns ErrConflict if it has one.
 	SetMaterialRef(id hsm.ID, ref hsm.Ref) error
+	// MaterialUses returns how many encryptions under a material were reserved: at least as many as there were. A new material has none.
+	MaterialUses(id hsm.ID) (int64, error)
+	// SetMaterialUses sets that number. It returns ErrConflict if it is not from. It is no change to Generation.
+	SetMaterialUses(id hsm.ID, from, to int64) error
 	// InsertMaterial adds a material without Ref to a key, after all others. It returns ErrConflict if the last one has no Ref yet.
 	InsertMaterial(key KeyID, m *Material) error
 	// KeysToRotate lists enabled keys of all accounts whose next rotation is not after due, the earliest first.

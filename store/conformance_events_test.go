@@ -238,6 +238,14 @@ func testQuiet(t *testing.T, a, b kms.Store) {
 			same(t, string(all[len(all)-1].Body), strconv.Itoa(minutes))
 			return err
 		}},
+		"SetMaterialUses": {func(tx kms.Tx) error {
+			n, err := tx.MaterialUses(k.Materials[0].ID)
+			return errors.Join(err, tx.SetMaterialUses(k.Materials[0].ID, n, int64(minutes+1)))
+		}, func(tx kms.Tx) error {
+			n, err := tx.MaterialUses(k.Materials[0].ID)
+			same(t, n, int64(minutes+1))
+			return err
+		}},
 		"DeleteEvents": {func(tx kms.Tx) error {
 			return errors.Join(tx.InsertEvent([]byte("x")), tx.DeleteEvents(1<<62))
 		}, func(tx kms.Tx) error {

@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -227,5 +228,77 @@ func testPolicyAndTags(t *testing.T, a, b kms.Store) {
 			want(t, tx.DeleteTags(newID(), names), kms.ErrNotStored)
 		}
 		return nil
+	})
+}
+
+func testMaterialUses(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k := newKey(kms.StateEnabled)
+	insertKeys(t, a, k)
+	second := newMaterial()
+	second.Ref = nil
+	update(t, a, func(tx kms.Tx) error { return tx.InsertMaterial(k.ID, &second) })
+	uses := func(id hsm.ID) (n int64) {
+		t.Helper()
+		view(t, b, func(tx kms.Tx) (err error) {
+			n, err = tx.MaterialUses(id)
+			return err
+		})
+		return n
+	}
+	first := k.Materials[0].ID
+	same(t, uses(first), int64(0))
+	same(t, uses(second.ID), int64(0))
+	const many = 1 << 33
+	for _, step := range [][2]int64{{0, 1}, {1, 1024}, {1024, many}, {many, many - 5}, {many - 5, many - 5}} {
+		update(t, a, func(tx kms.Tx) error { return tx.SetMaterialUses(first, step[0], step[1]) })
+		same(t, uses(first), step[1])
+	}
+	same(t, uses(second.ID), int64(0))
+	update(t, a, func(tx kms.Tx) error {
+		for _, from := range []int64{0, many, many - 4} {
+			want(t, tx.SetMaterialUses(first, from, 7), kms.ErrConflict)
+		}
+		want(t, tx.SetMaterialUses(newMaterialID(), 0, 1), kms.ErrNotStored)
+		_, err := tx.MaterialUses(newMaterialID())
+		want(t, err, kms.ErrNotStored)
+		return nil
+	})
+	same(t, uses(first), int64(many-5))
+	if err := a.Update(t.Context(), func(tx kms.Tx) error { return tx.SetMaterialUses(first, many-5, -1) }); err == nil {
+		t.Error("a number of uses below none was stored")
+	}
+	same(t, uses(first), int64(many-5))
+}
+
+// Whoever adds to what it read in the same transaction adds to what is there.
+func testMaterialUsesShared(t *testing.T, a, b kms.Store) {
+	insertAccounts(t, a)
+	k := newKey(kms.StateEnabled)
+	insertKeys(t, a, k)
+	id := k.Materials[0].ID
+	const each = 50
+	var all sync.WaitGroup
+	for _, s := range []kms.Store{a, b, a, b} {
+		all.Go(func() {
+			for range each {
+				err := s.Update(t.Context(), func(tx kms.Tx) error {
+					n, err := tx.MaterialUses(id)
+					if err != nil {
+						return err
+					}
+					return tx.SetMaterialUses(id, n, n+3)
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	view(t, a, func(tx kms.Tx) error {
+		n, err := tx.MaterialUses(id)
+		same(t, n, int64(4*each*3))
+		return err
 	})
 }

@@ -51,6 +51,8 @@ func testStore(t *testing.T, open func(t *testing.T) (a, b kms.Store)) {
 		{"rotation", testRotation},
 		{"keys to rotate", testKeysToRotate},
 		{"new material", testInsertMaterial},
+		{"uses of a material", testMaterialUses},
+		{"no use of a material is given twice", testMaterialUsesShared},
 		{"keys rotating", testKeysRotating},
 		{"delete", testDelete},
 		{"keys", testKeys},

@@ -22,6 +22,10 @@ var (
 		INSERT INTO material (id, key_id, ordinal, created, reason) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`)
 	updateRef = define("update ref in table material", `
 		UPDATE material SET ref = $1 WHERE id = $2 AND ref IS NULL`)
+	selectUses = define("read table material", `
+		SELECT uses FROM material WHERE id = $1`)
+	updateUses = defineQuiet("update uses in table material", `
+		UPDATE material SET uses = $1 WHERE id = $2 AND uses = $3`)
 	deleteMaterials = define("delete from table material", `DELETE FROM material WHERE key_id = $1`)
 )
 
@@ -79,6 +83,24 @@ func (t *tx) SetMaterialRef(id hsm.ID, ref hsm.Ref) error {
 		return err
 	}
 	return conflict(updateRef, id)
+}
+
+func (t *tx) MaterialUses(id hsm.ID) (int64, error) {
+	var n int64
+	err := t.row(selectUses, id, []any{&n}, id[:])
+	return n, err
+}
+
+func (t *tx) SetMaterialUses(id hsm.ID, from, to int64) error {
+	n, err := t.exec(updateUses, id, to, id[:], from)
+	if err != nil || n > 0 {
+		return err
+	}
+	// It is not there, or it is and has another number.
+	if _, err := t.KeyOfMaterial(id); err != nil {
+		return err
+	}
+	return conflict(updateUses, id)
 }
 
 var (

@@ -44,6 +44,10 @@ type Config struct {
 	// LogLevel is "debug", "info", "warn" or "error". The log is for operators and goes to standard error. Default: "info".
 	LogLevel string `toml:"log_level"`
 
+	// Metrics is where GET /metrics is answered, for Prometheus: "host:port". Who reaches it needs no credentials and learns the ids of keys and
+	// how much they are used, so it is for loopback or a network of operators. Default: nowhere.
+	Metrics string `toml:"metrics"`
+
 	TLS         TLSConfig         `toml:"tls"`
 	HSM         HSMConfig         `toml:"hsm"`
 	Audit       AuditConfig       `toml:"audit"`
@@ -254,6 +258,11 @@ func (c *Config) check(ctx context.Context) []string {
 	}
 	if !slices.Contains(logLevels, c.LogLevel) {
 		fault("log_level", "%q is none of %s", c.LogLevel, strings.Join(logLevels, ", "))
+	}
+	if c.Metrics != "" {
+		if err := checkMetrics(c.Metrics); err != nil {
+			fault("metrics", "%v", err)
+		}
 	}
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		fault("tls", "certificate and key are needed both")

@@ -44,6 +44,7 @@ Example:  strongroom dev --dir ./rig &
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "dir", Usage: "keep everything in `DIR`"},
 			&cli.StringFlag{Name: "listen", Usage: "answer on `ADDRESS`, which must be loopback; port 0 takes a free one", Value: "127.0.0.1:0"},
+			&cli.StringFlag{Name: "metrics", Usage: "answer GET /metrics on `ADDRESS` too, likewise"},
 			&cli.StringFlag{Name: "log-level", Usage: "`LEVEL` of the log: debug, info, warn or error", Value: "warn"},
 			jsonFlag(),
 		},
@@ -59,20 +60,33 @@ Example:  strongroom dev --dir ./rig &
 			} else if !local || strings.HasPrefix(c.String("listen"), "unix:") {
 				return misuse("--listen %s: dev answers without TLS, on loopback addresses only", c.String("listen"))
 			}
+			if m := c.String("metrics"); m != "" {
+				if err := checkMetrics(m); err != nil {
+					return misuse("--metrics: %w", err)
+				} else if local, _ := listensLocally(m); !local {
+					return misuse("--metrics %s: dev answers on loopback addresses only", m)
+				}
+			}
 			if !slices.Contains(logLevels, c.String("log-level")) {
 				return misuse("--log-level %q is none of %s", c.String("log-level"), strings.Join(logLevels, ", "))
 			}
 			log := newLogger(c.App.ErrWriter, c.String("log-level"))
 			hardenProcess(log)
 			tuneRuntime()
-			return runDev(c.Context, log, c.String("dir"), c.String("listen"), func(d *devRig) error {
+			return runDev(c.Context, log, c.String("dir"), c.String("listen"), c.String("metrics"), func(d *devRig) error {
 				if c.Bool("json") {
-					return json.NewEncoder(c.App.Writer).Encode(map[string]string{
-						"endpoint": d.endpoint, "env": d.envFile(), "account": defaultAccount, "region": devRegion,
-					})
+					about := map[string]string{"endpoint": d.endpoint, "env": d.envFile(), "account": defaultAccount, "region": devRegion}
+					if d.metrics != "" {
+						about["metrics"] = d.metrics
+					}
+					return json.NewEncoder(c.App.Writer).Encode(about)
 				}
-				_, err := fmt.Fprintf(c.App.Writer, "strongroom is answering on %s\ncredentials:  . %s\ntry:          aws kms list-keys\nstop:         Ctrl-C, or SIGTERM to process %d\n",
-					d.endpoint, shellQuote(d.envFile()), os.Getpid())
+				metrics := ""
+				if d.metrics != "" {
+					metrics = "metrics:      " + d.metrics + "\n"
+				}
+				_, err := fmt.Fprintf(c.App.Writer, "strongroom is answering on %s\n%scredentials:  . %s\ntry:          aws kms list-keys\nstop:         Ctrl-C, or SIGTERM to process %d\n",
+					d.endpoint, metrics, shellQuote(d.envFile()), os.Getpid())
 				return err
 			})
 		},
@@ -89,6 +103,7 @@ type devRig struct {
 	dir      string
 	key      kms.AccessKey
 	endpoint string
+	metrics  string // URL, or empty
 	auditKey []byte // that verifies the audit log, in PEM
 }
 
@@ -100,7 +115,7 @@ func (d *devRig) tokenDir() string        { return filepath.Join(d.dir, "softhsm
 func (d *devRig) credentialsFile() string { return filepath.Join(d.dir, "credentials.json") }
 
 // runDev serves the rig in dir until ctx ends. It calls ready once requests are answered and DIR/env is there.
-func runDev(ctx context.Context, log *slog.Logger, dir, address string, ready func(*devRig) error) error {
+func runDev(ctx context.Context, log *slog.Logger, dir, address, metrics string, ready func(*devRig) error) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
@@ -129,6 +144,12 @@ func runDev(ctx context.Context, log *slog.Logger, dir, address string, ready fu
 		return err
 	}
 	defer l.Close()
+	if err := r.listenMetrics(ctx, metrics); err != nil {
+		return err
+	}
+	if r.metrics != nil {
+		d.metrics = endpointOf(r.metrics.Addr()) + "/metrics"
+	}
 	d.endpoint, d.auditKey = endpointOf(l.Addr()), r.audit.PublicKeyPEM()
 	if err := d.writeEnv(); err != nil {
 		return err

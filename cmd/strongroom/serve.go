@@ -16,7 +16,7 @@ deployment's keys and a wrong PIN are errors, and a PIN is tried once. SIGTERM a
 finish and end it with exit code 0. SIGHUP begins the next file of the audit log, so that the one before can be moved away.
 
 GET /healthz says that the process lives; GET /readyz that the store answers, the audit log can be written, and the token encrypts
-and decrypts.
+and decrypts. With metrics in the configuration, GET /metrics on that address is for Prometheus.
 
 Example:  strongroom serve --config /etc/strongroom/strongroom.toml`,
 		Flags: []cli.Flag{configFlag()},
@@ -49,6 +49,9 @@ Example:  strongroom serve --config /etc/strongroom/strongroom.toml`,
 			}
 			l, err := listen(ctx, log, config.Listen, config.TLS)
 			if err != nil {
+				return err
+			}
+			if err := r.listenMetrics(ctx, config.Metrics); err != nil {
 				return err
 			}
 			info := r.token.Info()

@@ -49,6 +49,8 @@ type rig struct {
 	token   token
 	audit   *audit.Log
 	service *kms.Service
+	metrics net.Listener   // where metrics are answered, or nil
+	counts  *awsapi.Counts // of requests
 
 	hangups  chan os.Signal // SIGHUP, from before anything is open to after all is closed
 	attended bool           // somebody started the server on a terminal
@@ -67,7 +69,7 @@ type rigOptions struct {
 
 // openRig opens an initialised deployment, claims its store, and makes sure that store and token belong together.
 func openRig(ctx context.Context, log *slog.Logger, o rigOptions) (*rig, error) {
-	r := &rig{log: log, hangups: make(chan os.Signal, 1)}
+	r := &rig{log: log, counts: awsapi.NewCounts(), hangups: make(chan os.Signal, 1)}
 	r.attended = !signal.Ignored(unix.SIGHUP) && hasTerminal() // nohup ignores it
 	signal.Notify(r.hangups, unix.SIGHUP)
 	if err := r.open(ctx, o); err != nil {
@@ -219,6 +221,9 @@ func checkToken(ctx context.Context, log *slog.Logger, token token, db *store.DB
 
 // close closes what was opened, in the reverse order: the end of the audit log is signed by the token.
 func (r *rig) close() {
+	if r.metrics != nil {
+		r.metrics.Close() // unless serve did
+	}
 	if r.audit != nil {
 		if err := r.audit.Close(); err != nil {
 			r.log.Error("could not close the audit log", "err", err)
@@ -239,7 +244,7 @@ func (r *rig) close() {
 
 // serve answers requests on l until ctx ends, then lets those in flight finish.
 func (r *rig) serve(ctx context.Context, l net.Listener) error {
-	handler := awsapi.New(r.service, awsapi.Options{Log: r.log, Region: r.service.Region()})
+	handler := awsapi.New(r.service, awsapi.Options{Log: r.log, Region: r.service.Region(), Counts: r.counts})
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			ctx, cancel := context.WithTimeout(req.Context(), requestTimeout)
@@ -258,6 +263,9 @@ func (r *rig) serve(ctx context.Context, l net.Listener) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { r.service.Run(background) })
+	if r.metrics != nil {
+		wg.Go(func() { serveMetrics(background, r.log, r.metrics, r.samplers()) })
+	}
 	ctx, hangUp := context.WithCancel(ctx)
 	defer hangUp()
 	wg.Go(func() { r.rotate(background, hangUp) })

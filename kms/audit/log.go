@@ -71,6 +71,7 @@ type tip struct {
 	head    Head
 	records uint64 // appended since Open; checkpoints do not count
 	file    int    // the number of the file
+	syncs   uint64 // writes that were made durable since Open
 }
 
 // A pending is a line that waits to be written, or something else that only the writer may do.
@@ -273,6 +274,7 @@ func (l *Log) put(batch []*pending) error {
 	l.mu.Lock()
 	l.tip.head = head
 	l.tip.records += records
+	l.tip.syncs++
 	l.mu.Unlock()
 	if l.tip.records-l.kicked >= uint64(l.o.CheckpointRecords) {
 		l.kicked = l.tip.records
@@ -306,6 +308,21 @@ func (l *Log) Err() error {
 		return errClosed
 	}
 	return l.failed
+}
+
+// Stats are numbers of a log since it was opened.
+type Stats struct {
+	Records uint64 // that were written; checkpoints do not count
+	Syncs   uint64 // of the disk for them, and for checkpoints
+	Refused int    // records that could not be written, since the log failed; 0 if it is well
+	File    int    // the number of the file that is being written
+}
+
+// Stats returns what the log has done.
+func (l *Log) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Stats{Records: l.tip.records, Syncs: l.tip.syncs, Refused: l.refused, File: l.tip.file}
 }
 
 // exclusive has the writer do something, and waits for it.
