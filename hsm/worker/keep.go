@@ -120,9 +120,13 @@ func (d *Device) open(ctx context.Context) (*process, error) {
 	if errors.Is(err, pkcs11.ErrPIN) {
 		d.refused, d.why = err, err
 		d.announce()
+	}
+	switch {
+	case !d.login.accepted: // Open returns it
+	case errors.Is(err, pkcs11.ErrPIN):
 		d.log.Error("the token refused the PIN; strongroom does not try it again by itself, and answers nothing that needs the HSM once its "+
 			"workers have ended. Correct the PIN and start strongroom again", "err", err)
-	} else if d.why == nil || d.why.Error() != err.Error() {
+	case d.why == nil || d.why.Error() != err.Error():
 		d.why = err
 		d.log.Error("the token cannot be opened; it is tried again until it can", "every", d.config.Retry, "err", err)
 	}
