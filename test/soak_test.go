@@ -46,19 +46,22 @@ func TestSoakMemory(t *testing.T) {
 	s.works(t)
 }
 
-// memory returns the bytes of the server's memory that are not paged out.
-func (s *server) memory(t *testing.T) int64 {
+// memory returns the bytes of the memory of the server and its workers that are not paged out.
+func (s *server) memory(t *testing.T) (sum int64) {
 	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
+	for _, pid := range append(s.workers(t), s.cmd.Process.Pid) {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(status), "VmRSS:")
+		var kib int64
+		if _, err := fmt.Sscan(rest, &kib); err != nil || kib == 0 {
+			t.Fatalf("no VmRSS in %s", status)
+		}
+		sum += kib << 10
 	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
-	var kib int64
-	if _, err := fmt.Sscan(rest, &kib); err != nil || kib == 0 {
-		t.Fatalf("no VmRSS in %s", status)
-	}
-	return kib << 10
+	return sum
 }
 
 // A mix is requests of all kinds, right ones and wrong ones.
