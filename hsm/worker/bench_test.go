@@ -12,6 +12,15 @@ import (
 // BenchmarkSeal compares a token in workers with the same one in this process.
 func BenchmarkSeal(b *testing.B) {
 	c := newToken(b)
+	for _, copies := range []bool{false, true} {
+		b.Run(fmt.Sprintf("copies=%v", copies), func(b *testing.B) {
+			c.SessionCopies = copies
+			benchmarkSeal(b, c)
+		})
+	}
+}
+
+func benchmarkSeal(b *testing.B, c pkcs11.Config) {
 	plaintext := make([]byte, 138)
 	run := func(b *testing.B, d hsm.Device) {
 		_, ref := made(b, d)

@@ -53,34 +53,49 @@ const (
 	kindError                    // the answer to a call that failed
 )
 
-// A frame is made of fields, or taken apart into them, in a buffer that is used again and wiped in between: it may hold a secret.
+// A frame is made of fields, after others that are to be sent together with it, in a buffer that is used again and wiped in between: it may hold
+// secrets.
 type frame struct {
 	body []byte
+	at   int // where the last frame in body begins
 }
 
-const frameRoom = 12 << 10 // more than a sealed plaintext and its associated data
+// room is what buffers begin with: more than a few plaintexts at once.
+const room = 12 << 10
 
-// begin begins a frame of a kind.
+// begin begins a frame of a kind, after those that are there.
 func (f *frame) begin(k kind) {
 	if f.body == nil {
-		f.body = make([]byte, 0, frameRoom)
+		f.body = make([]byte, 0, room)
 	}
-	f.wipe()
+	f.end()
+	f.at = len(f.body)
+	f.grow(frameHead)
 	f.body = append(f.body, 0, 0, 0, 0, byte(k))
 }
 
-// wipe forgets what the frame holds, and a buffer that was made larger for once.
-func (f *frame) wipe() {
-	clear(f.body)
-	f.body = f.body[:0]
-	if cap(f.body) > 2*frameRoom {
-		f.body = nil
-		f.body = make([]byte, 0, frameRoom)
+// end writes the length of the last frame, if there is one.
+func (f *frame) end() {
+	if f.at >= 0 && len(f.body) > f.at {
+		binary.BigEndian.PutUint32(f.body[f.at:], uint32(len(f.body)-f.at-4))
 	}
 }
 
-func (f *frame) kind() kind     { return kind(f.body[4]) }
-func (f *frame) fields() fields { return fields{rest: f.body[frameHead:]} }
+// undo takes the last frame back.
+func (f *frame) undo() {
+	clear(f.body[f.at:])
+	f.body = f.body[:f.at]
+	f.at = -1 // those before have their lengths
+}
+
+// wipe forgets all frames, and a buffer that was made larger for once.
+func (f *frame) wipe() {
+	clear(f.body)
+	f.body, f.at = f.body[:0], 0
+	if cap(f.body) > 8*room {
+		f.body = nil
+	}
+}
 
 func (f *frame) number(n uint64) {
 	f.grow(binary.MaxVarintLen64)
@@ -127,13 +142,13 @@ func (f *frame) grow(n int) {
 // shutdown, and by nothing else.
 type socket int
 
-// write sends the frame and wipes it.
+// write sends the frames and wipes them.
 func (s socket) write(f *frame) error {
 	defer f.wipe()
+	f.end()
 	if len(f.body) > 4+frameMax {
-		return fmt.Errorf("a message of %d bytes is too long", len(f.body))
+		return fmt.Errorf("messages of %d bytes are too long", len(f.body))
 	}
-	binary.BigEndian.PutUint32(f.body, uint32(len(f.body)-4))
 	for rest := f.body; len(rest) > 0; {
 		n, err := unix.Write(int(s), rest) // Go lets no signal come of a broken pipe
 		if err == unix.EINTR {
@@ -147,34 +162,75 @@ func (s socket) write(f *frame) error {
 	return nil
 }
 
-// read waits for a frame. Nothing follows a frame before it was answered, so that one read may ask for more than there is.
-func (s socket) read(f *frame) error {
-	if f.body == nil {
-		f.body = make([]byte, 0, frameRoom)
+// A reader reads frames from a socket. What it has read ahead is in its buffer, and is wiped when the next frame is asked for.
+type reader struct {
+	socket
+	buf        []byte
+	begin, end int // of what was read and not given out
+	given      int // where what was given out last begins
+}
+
+// buffered reports whether a whole frame is there already.
+func (r *reader) buffered() bool {
+	have := r.buf[r.begin:r.end]
+	return len(have) >= 4 && len(have)-4 >= int(binary.BigEndian.Uint32(have))
+}
+
+// next waits for a frame, and returns its kind and its fields, which are good until the next call.
+func (r *reader) next() (kind, fields, error) {
+	r.wipe()
+	for !r.buffered() {
+		if err := r.fill(); err != nil {
+			return 0, fields{}, err
+		}
 	}
-	f.wipe()
-	for want := frameHead; len(f.body) < want; {
-		n, err := unix.Read(int(s), f.body[len(f.body):cap(f.body)])
-		if err == unix.EINTR {
+	n := 4 + int(binary.BigEndian.Uint32(r.buf[r.begin:]))
+	b := r.buf[r.begin : r.begin+n : r.begin+n]
+	r.given, r.begin = r.begin, r.begin+n
+	return kind(b[4]), fields{rest: b[frameHead:]}, nil
+}
+
+// wipe forgets the frame that was given out last.
+func (r *reader) wipe() {
+	clear(r.buf[r.given:r.begin])
+	r.given = r.begin
+	if r.begin == r.end {
+		r.begin, r.end, r.given = 0, 0, 0
+		if len(r.buf) > 8*room {
+			r.buf = nil
+		}
+	}
+}
+
+// fill reads what there is.
+func (r *reader) fill() error {
+	want := frameHead
+	if have := r.buf[r.begin:r.end]; len(have) >= 4 {
+		length := binary.BigEndian.Uint32(have)
+		if length == 0 || length > frameMax {
+			return fmt.Errorf("a message says that it has %d bytes", length)
+		}
+		want = 4 + int(length)
+	}
+	if len(r.buf) < room || r.begin+want > len(r.buf) {
+		larger := make([]byte, max(room, 2*want))
+		n := copy(larger, r.buf[r.begin:r.end])
+		clear(r.buf)
+		r.buf, r.begin, r.end, r.given = larger, 0, n, 0
+	}
+	for {
+		n, err := unix.Read(int(r.socket), r.buf[r.end:])
+		switch {
+		case err == unix.EINTR:
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			return err
-		}
-		if n == 0 {
+		case n == 0:
 			return io.EOF
 		}
-		f.body = f.body[:len(f.body)+n]
-		if len(f.body) >= 4 {
-			length := binary.BigEndian.Uint32(f.body)
-			if length == 0 || length > frameMax {
-				return fmt.Errorf("a message says that it has %d bytes", length)
-			}
-			want = 4 + int(length)
-			f.grow(want - len(f.body))
-		}
+		r.end += n
+		return nil
 	}
-	return nil
 }
 
 // shutdown ends reads and writes on the socket, of both ends.

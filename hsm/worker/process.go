@@ -27,6 +27,7 @@ type process struct {
 	control socket
 	lanes   chan *lane // that are free
 	all     []*lane
+	line    *line         // for data, instead of lanes, if the token is quick; set before it is ready
 	common  chan struct{} // one for each lane that calls other than for data may take
 
 	mu     sync.Mutex // held for a look, and for a message to control
@@ -44,8 +45,8 @@ type process struct {
 
 // A lane is one call at a time.
 type lane struct {
-	socket
-	out, in frame
+	reader
+	out frame
 }
 
 // commonLanes are for what finds, makes and destroys keys, checks, signs and gives random bytes, beside those that there are for each session.
@@ -217,7 +218,12 @@ func (p *process) wait() {
 	for _, l := range p.all {
 		l.shutdown()
 	}
-	for range p.all { // they come back one by one
+	free := len(p.all)
+	if p.line != nil {
+		p.line.finish()
+		free--
+	}
+	for range free { // they come back one by one
 		(<-p.lanes).close()
 	}
 }
@@ -225,20 +231,23 @@ func (p *process) wait() {
 // receive reads what the process says on control, until it ends.
 func (p *process) receive(pin func() ([]byte, error)) {
 	defer close(p.received)
-	var f frame
+	in := reader{socket: p.control}
 	for {
-		if err := p.control.read(&f); err != nil {
+		k, body, err := in.next()
+		if err != nil {
 			p.cmd.Process.Kill() // it has ended, or is of no use without its socket
 			return
 		}
 		p.heard.Add(1)
-		body := f.fields()
-		switch f.kind() {
+		switch k {
 		case kindAskPIN:
 			go p.answerPIN(pin) // somebody may have to type it
 		case kindReady:
 			var o opened
 			o.slowest = time.Duration(body.number())
+			if body.number() == 1 {
+				p.line = &line{lane: <-p.lanes}
+			}
 			if err := json.Unmarshal(body.bytes(), &o.info); err != nil || body.err != nil {
 				o.err = unavailable("the worker's answer cannot be read")
 			}
@@ -302,7 +311,13 @@ func (p *process) watch(beat time.Duration) {
 // A call that was begun is waited for, whatever becomes of the context: it ends, or its worker does. The worker is told how long it may wait for a
 // session.
 func (p *process) call(ctx context.Context, k kind, put func(*frame), take func(k kind, answer *fields) error) error {
-	if k != kindSeal && k != kindOpenSealed {
+	p.flying.Add(1)
+	defer p.flying.Add(-1)
+	if k == kindSeal || k == kindOpenSealed {
+		if p.line != nil {
+			return p.line.call(ctx, p, k, put, take)
+		}
+	} else {
 		select {
 		case p.common <- struct{}{}:
 			defer func() { <-p.common }()
@@ -312,8 +327,6 @@ func (p *process) call(ctx context.Context, k kind, put func(*frame), take func(
 			return ctx.Err()
 		}
 	}
-	p.flying.Add(1)
-	defer p.flying.Add(-1)
 	var l *lane
 	select {
 	case l = <-p.lanes:
@@ -323,24 +336,28 @@ func (p *process) call(ctx context.Context, k kind, put func(*frame), take func(
 		return ctx.Err()
 	}
 	defer func() {
-		l.in.wipe()
+		l.wipe()
 		p.lanes <- l
 	}()
 	l.out.begin(k)
 	l.out.number(milliseconds(ctx))
 	put(&l.out)
 	err := l.write(&l.out)
+	var answer fields
 	if err == nil {
-		err = l.read(&l.in)
+		k, answer, err = l.next()
 	}
 	if err != nil {
-		// Before its end it may still be doing what it was told.
-		p.cmd.Process.Kill()
-		<-p.dead
-		return errDied
+		return p.lost()
 	}
-	answer := l.in.fields()
-	return take(l.in.kind(), &answer)
+	return take(k, &answer)
+}
+
+// lost waits for the end of a process whose socket has ended: before that, it may still be doing what it was told.
+func (p *process) lost() error {
+	p.cmd.Process.Kill()
+	<-p.dead
+	return errDied
 }
 
 // milliseconds returns how long a call may take, as a worker is told it.
