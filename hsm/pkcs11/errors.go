@@ -143,11 +143,11 @@ var remedies = []struct {
 	},
 	{
 		codes: []uint{p11.CKR_DEVICE_REMOVED, p11.CKR_TOKEN_NOT_PRESENT, p11.CKR_TOKEN_NOT_RECOGNIZED, p11.CKR_SLOT_ID_INVALID},
-		text:  "the token is gone; see that the HSM is switched on and reachable. This process has to be started again to use it",
+		text:  "the token is gone; see that the HSM is switched on and reachable",
 	},
 	{
 		codes: []uint{p11.CKR_CRYPTOKI_NOT_INITIALIZED},
-		text:  "the PKCS#11 module has shut itself down, as some do when they lose their HSM. This process has to be started again",
+		text:  "the PKCS#11 module has shut itself down, as some do when they lose their HSM",
 	},
 	{
 		codes: []uint{p11.CKR_CRYPTOKI_ALREADY_INITIALIZED},
@@ -155,7 +155,7 @@ var remedies = []struct {
 	},
 	{
 		codes: []uint{p11.CKR_USER_NOT_LOGGED_IN},
-		text:  "the token has ended the login. This process has to be started again to log in",
+		text:  "the token has ended the login, as it does when it restarts",
 	},
 	{
 		codes: []uint{p11.CKR_USER_ALREADY_LOGGED_IN, p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN, p11.CKR_USER_TOO_MANY_TYPES},

@@ -372,7 +372,7 @@ func (t *Token) believe(s *session) error {
 		return &Error{
 			Function: "C_FindObjects",
 			Kind:     hsm.ErrUnavailable,
-			Detail:   "it found nothing, but the session is not logged in any more. This process has to be started again to log in",
+			Detail:   "it found nothing, but the session is not logged in any more, as after a restart of the token",
 		}
 	}
 	found, err := t.module.find(s.handle, keyCalled(canaryID))

@@ -7,7 +7,7 @@
 //
 // A PKCS #11 library is initialised once for a whole process, and so is its login. Hence a process has one open Token at most. A
 // library that has lost its device cannot be initialised again safely while calls may hang in it, so that is not tried: the
-// Token answers hsm.ErrUnavailable until the process is replaced. Sessions that are lost one by one are replaced.
+// Token answers hsm.ErrUnavailable until the process is replaced, which is for package worker. Sessions that are lost one by one are replaced here.
 package pkcs11
 
 import (
