@@ -18,10 +18,11 @@ struct in_force in_force;
 
 // Restarts must not have to wait until no call is in progress by chance.
 #ifdef PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
-static pthread_rwlock_t restart_lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+#define RESTART_LOCK PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
 #else
-static pthread_rwlock_t restart_lock = PTHREAD_RWLOCK_INITIALIZER;
+#define RESTART_LOCK PTHREAD_RWLOCK_INITIALIZER
 #endif
+static pthread_rwlock_t restart_lock = RESTART_LOCK;
 
 static bool restart_due(void)
 {
@@ -217,7 +218,7 @@ static void before_fork(void)
 	pthread_mutex_lock(&mutex);
 }
 
-static void after_fork(void)
+static void in_parent(void)
 {
 	pthread_mutex_unlock(&mutex);
 	pthread_rwlock_unlock(&restart_lock);
@@ -226,7 +227,8 @@ static void after_fork(void)
 static void in_child(void)
 {
 	script_forked();
-	after_fork();
+	pthread_mutex_unlock(&mutex);
+	restart_lock = (pthread_rwlock_t)RESTART_LOCK; // it belongs to a thread of the parent, so this one could not unlock it
 }
 
 static void load(void)
@@ -257,7 +259,7 @@ static void load(void)
 			list.version = found->version;
 		list.C_GetFunctionList = C_GetFunctionList;
 		real = found;
-		pthread_atfork(before_fork, after_fork, in_child);
+		pthread_atfork(before_fork, in_parent, in_child);
 		return;
 	}
 	dlclose(module);

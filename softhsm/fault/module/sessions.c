@@ -30,9 +30,9 @@ bool session(struct call *c, CK_SESSION_HANDLE *s)
 	c->session = *find(*s);
 	if (c->session != NULL)
 		*s = c->session->real;
-	pthread_mutex_unlock(&mutex);
-	if (c->session == NULL)
+	else
 		c->rv = in_force.initialised ? CKR_SESSION_HANDLE_INVALID : CKR_CRYPTOKI_NOT_INITIALIZED;
+	pthread_mutex_unlock(&mutex);
 	return c->session != NULL;
 }
 
