@@ -205,3 +205,45 @@ func TestOrder(t *testing.T) {
 		t.Errorf("the fifth call was not delayed by a second, or %v", err)
 	}
 }
+
+// TestDropSession: the session of the call is gone, and no other.
+func TestDropSession(t *testing.T) {
+	c := newClient(t)
+	keep := c.login(t)
+	for _, test := range []struct {
+		what  string
+		code  p11.Error
+		found int
+	}{
+		{"drop-session", p11.CKR_SESSION_HANDLE_INVALID, 0},
+		{"drop-session CKR_DEVICE_ERROR", p11.CKR_DEVICE_ERROR, 0},
+		{"drop-session CKR_DEVICE_ERROR after once", p11.CKR_DEVICE_ERROR, 1},
+	} {
+		c.set(t, "on C_GetSlotList,C_GenerateKey "+test.what)
+		if _, err := c.GetSlotList(true); err != nil { // it is about no session
+			t.Errorf("%s: C_GetSlotList: %v", test.what, err)
+		}
+		s := c.open(t)
+		_, err := c.tryKey(s, test.what, true)
+		wants(t, test.what, err, test.code)
+		_, err = c.GenerateRandom(s, 1)
+		wants(t, test.what+": again", err, p11.CKR_SESSION_HANDLE_INVALID)
+		if found := c.find(t, keep, test.what); len(found) != test.found {
+			t.Errorf("%s: %d keys were made, want %d", test.what, len(found), test.found)
+		}
+	}
+}
+
+func TestIdle(t *testing.T) {
+	c := newClient(t)
+	s, idle := c.login(t), c.open(t)
+	c.set(t, "idle 300")
+	for begin := time.Now(); time.Since(begin) < 500*time.Millisecond; time.Sleep(10 * time.Millisecond) {
+		_, err := c.GenerateRandom(s, 1)
+		wants(t, "a session that is in use", err, p11.CKR_OK)
+	}
+	for range 2 {
+		_, err := c.GenerateRandom(idle, 1)
+		wants(t, "an idle session", err, p11.CKR_SESSION_HANDLE_INVALID)
+	}
+}

@@ -1,6 +1,7 @@
 package fault_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,9 @@ var wrong = []struct{ line, says string }{
 	{"on * return CKR_DEVICE_EROR", `"CKR_DEVICE_EROR" is not the name of a return value`},
 	{"on * return 48", `"48" is not the name of a return value`},
 	{"on * return 0x", `"0x" is not the name of a return value`},
+	{"on C_GetSlotList,C_OpenSession drop-session", "none of these functions is about a session"},
+	{"on * drop-session CKR_NOTHING", `"CKR_NOTHING" is not one of`},
+	{"idle 0", `"0" is not a number`},
 	{"on * delay", "delay wants a number"},
 	{"on * delay -1", `"-1" is not a number`},
 	{"on * delay 10ms", `"10ms" is not a number`},
@@ -53,6 +57,7 @@ var wrong = []struct{ line, says string }{
 	{"sessions reuse\nsessions reuse", "is there twice"},
 	{"slots", `"slots" wants "shift"`},
 	{"slots swap", `"slots" wants "shift"`},
+	{"stuck", "stuck wants a return value"},
 	{"away", "away wants a return value"},
 	{"away hang on", `"on" does not belong there`},
 	{"away CKR_DEVICE_REMOVED from", `"from" wants "C_Initialize"`},
@@ -180,5 +185,40 @@ func TestModule(t *testing.T) {
 		if err == nil || !strings.Contains(string(out), test.says) || !strings.Contains(string(out), "get(&p11): 0x5") {
 			t.Errorf("%q: %v: it says %q, want %q, and that C_GetFunctionList failed", test.real, err, out, test.says)
 		}
+	}
+}
+
+// TestREADME: what is given there as a script is one.
+func TestREADME(t *testing.T) {
+	c := newClient(t)
+	b, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference, recipes, ok := strings.Cut(string(b), "## Recipes")
+	if !ok {
+		t.Fatal("README.md has no recipes")
+	}
+	var examples []string
+	for i, block := range strings.Split(reference, "```\n") {
+		if i%2 == 1 && strings.HasPrefix(block, "on C_Encrypt return") {
+			examples = append(examples, block)
+		}
+	}
+	for i, block := range strings.Split(recipes, "```\n") {
+		if i%2 == 1 {
+			examples = append(examples, block)
+		}
+	}
+	for _, block := range examples {
+		// The line behind it is the first that is wrong.
+		c.set(t, block+"end")
+		out, err := exec.CommandContext(t.Context(), direct, "sessions", module, c.pin).CombinedOutput()
+		if says := fmt.Sprintf(":%d: there is no directive \"end\"", strings.Count(block, "\n")+1); err == nil || !strings.Contains(string(out), says) {
+			t.Errorf("%s\n%s", block, out)
+		}
+	}
+	if len(examples) < 15 {
+		t.Errorf("%d examples were found", len(examples))
 	}
 }

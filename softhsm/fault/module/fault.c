@@ -53,6 +53,8 @@ static void restart(void)
 			say("a restart is not complete: C_CloseAllSessions of the real module: 0x%lx", rv);
 	}
 	put_in_force();
+	in_force.stuck = script_settings()->stuck;
+	in_force.stuck_code = script_settings()->stuck_code;
 }
 
 static void wait_for(CK_ULONG milliseconds)
@@ -88,6 +90,7 @@ static bool act(struct call *c)
 	case ANSWER:
 		c->rv = c->decision.rv;
 		return false;
+	case DROP_SESSION: // when it is known, by session or by end
 	case GO_ON:
 		break;
 	}
@@ -117,7 +120,9 @@ static bool begin(struct call *c, enum function f)
 	script_count(f);
 	c->set = *script_settings();
 	bool away = c->set.away && (c->set.away_all || (f != F_C_Initialize && f != F_C_Finalize));
-	if (!c->set.broken && !away)
+	bool stuck = in_force.stuck && f != F_C_Initialize && f != F_C_Finalize;
+	CK_RV stuck_code = in_force.stuck_code;
+	if (!c->set.broken && !away && !stuck)
 		c->decision = script_decide(f);
 	pthread_mutex_unlock(&mutex);
 
@@ -129,6 +134,10 @@ static bool begin(struct call *c, enum function f)
 		if (c->set.away_hang)
 			hang();
 		c->rv = c->set.away_code;
+		return false;
+	}
+	if (stuck) {
+		c->rv = stuck_code;
 		return false;
 	}
 	wait_for(c->decision.delay_before);
@@ -147,6 +156,8 @@ static bool begin(struct call *c, enum function f)
 
 static CK_RV end(struct call *c)
 {
+	if (c->decision.act == DROP_SESSION && c->decision.after)
+		session_drop(c, c->decision.rv);
 	if (c->locked)
 		pthread_rwlock_unlock(&restart_lock);
 	wait_for(c->decision.delay_after);
@@ -163,6 +174,7 @@ static CK_RV own_C_Initialize(struct call *c, void *args)
 		pthread_mutex_lock(&mutex);
 		put_in_force();
 		in_force.initialised = true;
+		in_force.stuck = false;
 		pthread_mutex_unlock(&mutex);
 	}
 	return rv;
@@ -174,7 +186,7 @@ static CK_RV own_C_Finalize(struct call *c, void *reserved)
 	CK_RV rv = real->C_Finalize(reserved);
 	if (rv == CKR_OK) {
 		pthread_mutex_lock(&mutex);
-		in_force.initialised = false;
+		in_force.initialised = in_force.stuck = false;
 		sessions_lost(false);
 		pthread_mutex_unlock(&mutex);
 	}

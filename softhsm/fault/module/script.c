@@ -31,7 +31,7 @@ struct counters {
 
 struct rule {
 	uint64_t functions[(F_COUNT + 63) / 64];
-	enum { RULE_RETURN, RULE_DELAY, RULE_HANG, RULE_ABORT } action;
+	enum { RULE_RETURN, RULE_DROP, RULE_DELAY, RULE_HANG, RULE_ABORT } action;
 	CK_ULONG value; // CKR_ or milliseconds
 	bool after, shared;
 	uint64_t skip, first, every, one_in, times; // 0 if not said
@@ -67,6 +67,27 @@ static const char *const function_names[F_COUNT] = {
 #define NAME(how, name, params, checks, args) [F_##name] = #name,
 	FUNCTIONS(NAME)
 #undef NAME
+};
+
+// has_session is whether a function is about a session: whether S is among the checks of its row.
+static const bool has_session[F_COUNT] = {
+#define S(s) 1 +
+#define L(slot)
+#define O(o)
+#define M(m)
+#define T(type)
+#define N(t, n)
+#define NN(t1, n1, t2, n2)
+#define HAS_SESSION(how, name, params, checks, args) [F_##name] = checks 0,
+	FUNCTIONS(HAS_SESSION)
+#undef HAS_SESSION
+#undef S
+#undef L
+#undef O
+#undef M
+#undef T
+#undef N
+#undef NN
 };
 
 void say(const char *format, ...)
@@ -270,6 +291,19 @@ static bool parse_on(struct parse *p)
 		r->action = RULE_RETURN;
 		if (!return_value(p, "return", &r->value))
 			return false;
+	} else if (accept(p, "drop-session")) {
+		r->action = RULE_DROP;
+		r->value = CKR_SESSION_HANDLE_INVALID;
+		if (p->at < p->n_words && is_return_value(p->words[p->at], &r->value))
+			p->at++;
+		bool any = false;
+		for (enum function f = 0; f < F_COUNT; f++) {
+			if (!has_session[f])
+				choose(r, f, false);
+			any |= (r->functions[f / 64] >> (f % 64) & 1) != 0;
+		}
+		if (!any)
+			return fail(p, "none of these functions is about a session");
 	} else if (accept(p, "delay")) {
 		r->action = RULE_DELAY;
 		if (!ulong_number(p, "delay", 0, &r->value))
@@ -279,7 +313,7 @@ static bool parse_on(struct parse *p)
 	} else if (accept(p, "abort")) {
 		r->action = RULE_ABORT;
 	} else {
-		return fail(p, "what is to happen? return CKR_…, delay MILLISECONDS, hang, abort");
+		return fail(p, "what is to happen? return CKR_…, drop-session, delay MILLISECONDS, hang, abort");
 	}
 	const struct {
 		const char *name;
@@ -369,6 +403,12 @@ static bool parse_slots(struct parse *p)
 	return accept(p, "shift") || fail(p, "\"slots\" wants \"shift\"");
 }
 
+static bool parse_stuck(struct parse *p)
+{
+	p->set.stuck = true;
+	return return_value(p, "stuck", &p->set.stuck_code);
+}
+
 static bool parse_away(struct parse *p)
 {
 	p->set.away = true;
@@ -403,6 +443,7 @@ static bool parse_iv(struct parse *p)
 	return true;
 }
 
+static bool parse_idle(struct parse *p) { return ulong_number(p, "idle", 1, &p->set.idle); }
 static bool parse_aad(struct parse *p) { return ulong_number(p, "aad", 0, &p->set.aad); }
 static bool parse_data(struct parse *p) { return ulong_number(p, "data", 0, &p->set.data); }
 static bool parse_objects(struct parse *p) { return ulong_number(p, "objects", 0, &p->set.objects); }
@@ -457,7 +498,9 @@ static const struct {
 	{"generation", false, parse_generation},
 	{"handles", false, parse_handles},
 	{"sessions", true, parse_sessions},
+	{"idle", false, parse_idle},
 	{"slots", false, parse_slots},
+	{"stuck", false, parse_stuck},
 	{"away", false, parse_away},
 	{"iv", false, parse_iv},
 	{"aad", false, parse_aad},
@@ -642,7 +685,7 @@ static void forget(void)
 	if (script.count_fd >= 0)
 		close(script.count_fd);
 	script.count_fd = -1;
-	script.set = (struct settings){.sessions = NO_LIMIT, .aad = NO_LIMIT, .data = NO_LIMIT, .objects = NO_LIMIT};
+	script.set = (struct settings){.sessions = NO_LIMIT, .idle = NO_LIMIT, .aad = NO_LIMIT, .data = NO_LIMIT, .objects = NO_LIMIT};
 }
 
 // read_all reads a whole file, and says which version that was.
@@ -740,6 +783,13 @@ void script_name(const char *path)
 	strcpy(script.path, path);
 }
 
+uint64_t milliseconds(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
 static bool same(const struct which *a, const struct which *b)
 {
 	return a->why == b->why && a->there == b->there && a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
@@ -750,9 +800,7 @@ void script_refresh(bool now)
 {
 	if (script.path[0] == '\0')
 		return;
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-	uint64_t ms = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+	uint64_t ms = milliseconds();
 	if (!now && script.looked != 0 && ms - script.looked < LOOK_EVERY)
 		return;
 	script.looked = ms;
@@ -817,6 +865,10 @@ struct decision script_decide(enum function f)
 			continue;
 		case RULE_RETURN:
 			d.act = ANSWER;
+			d.rv = r->value;
+			break;
+		case RULE_DROP:
+			d.act = DROP_SESSION;
 			d.rv = r->value;
 			break;
 		case RULE_HANG:
