@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,9 +92,13 @@ func child(what string, args []string) error {
 		}
 		fmt.Println("open")
 		select {}
-	case "pins": // n wrong ones
+	case "pins": // n wrong ones, when the input ends
 		s, err := c.tryOpen()
 		if err != nil {
+			return err
+		}
+		fmt.Println("open")
+		if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 			return err
 		}
 		for range n {
@@ -276,12 +281,36 @@ func TestSessionsAcrossProcesses(t *testing.T) {
 func TestPINsAcrossProcesses(t *testing.T) {
 	c := newClient(t)
 	c.set(t, "pin-tries 10")
+	// All have the token open before the first PIN: SoftHSM rewrites the token's file at each, and a process that begins at that moment does not
+	// recognise it.
 	var processes []*exec.Cmd
+	var begin []io.Closer
 	for range 4 {
-		processes = append(processes, c.start(t, "pins", "4"))
+		p := exec.CommandContext(t.Context(), os.Args[0], "4")
+		p.Env = append(os.Environ(), "STRONGROOM_FAULT_CHILD=pins")
+		in, err := p.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := p.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fscanln(out, new(string)); err != nil {
+			t.Fatal(err)
+		}
+		processes, begin = append(processes, p), append(begin, in)
+	}
+	for _, in := range begin {
+		in.Close()
 	}
 	for _, p := range processes {
-		wait(t, p)
+		if err := p.Wait(); err != nil {
+			t.Errorf("another process: %v", err)
+		}
 	}
 	got, err := fault.Counts(c.script.PINs())
 	if err != nil || got["wrong"] != 10 || got["attempts"] != 10 || got["refused"] != 6 {

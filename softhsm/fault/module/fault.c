@@ -100,7 +100,6 @@ static bool act(struct call *c)
 // begin is whether the real call is to be made. If not, the answer is there.
 static bool begin(struct call *c, enum function f)
 {
-	c->function = f;
 	c->decision = (struct decision){.act = GO_ON};
 	c->locked = false;
 	c->session = NULL;

@@ -27,7 +27,6 @@ struct session {
 };
 
 struct call {
-	enum function function;
 	struct settings set; // as they were when it began
 	struct decision decision;
 	CK_RV rv;
