@@ -1,10 +1,11 @@
 package fault_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"strongroom/hsm/pkcs11"
@@ -14,12 +15,12 @@ import (
 	p11 "github.com/miekg/pkcs11"
 )
 
-// The module is built once. SoftHSM's own path is found before anybody is led to ours.
-var module, real string
+// What is built once: the module, and testdata/direct.c. SoftHSM's own path is found before anybody is led to ours.
+var module, direct, real string
 
 func TestMain(m *testing.M) {
 	if what := os.Getenv("STRONGROOM_FAULT_CHILD"); what != "" {
-		if err := child(what); err != nil {
+		if err := child(what, os.Args[1:]); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
@@ -33,6 +34,12 @@ func run(m *testing.M) int {
 	if err == nil {
 		defer os.RemoveAll(dir)
 		module, err = fault.Build(dir)
+	}
+	if err == nil {
+		direct = filepath.Join(dir, "direct")
+		c := exec.Command("gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-Imodule", "-o", direct, "testdata/direct.c", "-ldl")
+		c.Stderr = os.Stderr
+		err = c.Run()
 	}
 	if err == nil {
 		real, err = softhsm.Module()
@@ -230,4 +237,12 @@ func wants(t testing.TB, what string, err error, code p11.Error) {
 	}
 }
 
-func child(what string) error { return context.Canceled }
+// direct runs a command of testdata/direct.c, in a process of its own on the same token.
+func (c *client) direct(t testing.TB, command string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), direct, command, module, c.pin).CombinedOutput()
+	if err != nil {
+		t.Errorf("direct %s: %v: %s", command, err, out)
+	}
+	return string(out)
+}

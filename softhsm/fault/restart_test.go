@@ -255,3 +255,59 @@ func TestInitializeAgain(t *testing.T) {
 	c.slot += 5
 	c.login(t)
 }
+
+// TestSwapAcrossInitialize: a device restarts while the program has the library closed, and keeps its handles.
+func TestSwapAcrossInitialize(t *testing.T) {
+	c := newClient(t)
+	c.set(t, "handles swap")
+	wants(t, "C_Finalize", c.Finalize(), p11.CKR_OK)
+	for generation := range 3 {
+		c.set(t, fmt.Sprint("generation ", generation), "handles swap")
+		wants(t, "C_Initialize", c.Initialize(), p11.CKR_OK)
+		s := c.login(t)
+		if generation == 0 {
+			c.key(t, s, "one", true)
+			c.key(t, s, "two", true)
+		}
+		one, two := c.find(t, s, "one"), c.find(t, s, "two")
+		if len(one) != 1 || len(two) != 1 {
+			t.Fatalf("found %v and %v", one, two)
+		}
+		wants(t, "C_Finalize", c.Finalize(), p11.CKR_OK)
+		for range 2 { // the same generation, then the next
+			wants(t, "C_Initialize", c.Initialize(), p11.CKR_OK)
+			s = c.login(t)
+			if got := c.label(t, s, one[0]) + " " + c.label(t, s, two[0]); got != "one two" {
+				t.Errorf("generation %d: the handles name %s", generation, got)
+			}
+			wants(t, "C_Finalize", c.Finalize(), p11.CKR_OK)
+			c.set(t, fmt.Sprint("generation ", generation+1), "handles swap")
+			one, two = two, one
+		}
+	}
+}
+
+func TestStuck(t *testing.T) {
+	c := newClient(t)
+	s := c.login(t)
+	lines := []string{"generation 1", "stuck CKR_CRYPTOKI_NOT_INITIALIZED"}
+	c.set(t, lines...)
+	for _, more := range []string{"# the same", "generation 1"} {
+		_, err := c.GenerateRandom(s, 1)
+		wants(t, "C_GenerateRandom", err, p11.CKR_CRYPTOKI_NOT_INITIALIZED)
+		_, err = c.GetSlotList(true)
+		wants(t, "C_GetSlotList", err, p11.CKR_CRYPTOKI_NOT_INITIALIZED)
+		wants(t, "C_Initialize", c.Initialize(), p11.CKR_CRYPTOKI_ALREADY_INITIALIZED)
+		if more == "# the same" {
+			c.set(t, append(lines, more)...)
+		} else {
+			c.set(t, more)
+		}
+	}
+	_, err := c.GetSlotList(true)
+	wants(t, "C_GetSlotList without the line", err, p11.CKR_CRYPTOKI_NOT_INITIALIZED)
+	wants(t, "C_Finalize", c.Finalize(), p11.CKR_OK)
+	c.set(t, lines...)
+	wants(t, "C_Initialize", c.Initialize(), p11.CKR_OK)
+	c.login(t)
+}

@@ -18,10 +18,11 @@ struct in_force in_force;
 
 // Restarts must not have to wait until no call is in progress by chance.
 #ifdef PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
-static pthread_rwlock_t restart_lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+#define RESTART_LOCK PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
 #else
-static pthread_rwlock_t restart_lock = PTHREAD_RWLOCK_INITIALIZER;
+#define RESTART_LOCK PTHREAD_RWLOCK_INITIALIZER
 #endif
+static pthread_rwlock_t restart_lock = RESTART_LOCK;
 
 static bool restart_due(void)
 {
@@ -52,6 +53,8 @@ static void restart(void)
 			say("a restart is not complete: C_CloseAllSessions of the real module: 0x%lx", rv);
 	}
 	put_in_force();
+	in_force.stuck = script_settings()->stuck;
+	in_force.stuck_code = script_settings()->stuck_code;
 }
 
 static void wait_for(CK_ULONG milliseconds)
@@ -87,6 +90,7 @@ static bool act(struct call *c)
 	case ANSWER:
 		c->rv = c->decision.rv;
 		return false;
+	case DROP_SESSION: // when it is known, by session or by end
 	case GO_ON:
 		break;
 	}
@@ -96,7 +100,6 @@ static bool act(struct call *c)
 // begin is whether the real call is to be made. If not, the answer is there.
 static bool begin(struct call *c, enum function f)
 {
-	c->function = f;
 	c->decision = (struct decision){.act = GO_ON};
 	c->locked = false;
 	c->session = NULL;
@@ -116,7 +119,9 @@ static bool begin(struct call *c, enum function f)
 	script_count(f);
 	c->set = *script_settings();
 	bool away = c->set.away && (c->set.away_all || (f != F_C_Initialize && f != F_C_Finalize));
-	if (!c->set.broken && !away)
+	bool stuck = in_force.stuck && f != F_C_Initialize && f != F_C_Finalize;
+	CK_RV stuck_code = in_force.stuck_code;
+	if (!c->set.broken && !away && !stuck)
 		c->decision = script_decide(f);
 	pthread_mutex_unlock(&mutex);
 
@@ -128,6 +133,10 @@ static bool begin(struct call *c, enum function f)
 		if (c->set.away_hang)
 			hang();
 		c->rv = c->set.away_code;
+		return false;
+	}
+	if (stuck) {
+		c->rv = stuck_code;
 		return false;
 	}
 	wait_for(c->decision.delay_before);
@@ -146,6 +155,8 @@ static bool begin(struct call *c, enum function f)
 
 static CK_RV end(struct call *c)
 {
+	if (c->decision.act == DROP_SESSION && c->decision.after)
+		session_drop(c, c->decision.rv);
 	if (c->locked)
 		pthread_rwlock_unlock(&restart_lock);
 	wait_for(c->decision.delay_after);
@@ -162,6 +173,7 @@ static CK_RV own_C_Initialize(struct call *c, void *args)
 		pthread_mutex_lock(&mutex);
 		put_in_force();
 		in_force.initialised = true;
+		in_force.stuck = false;
 		pthread_mutex_unlock(&mutex);
 	}
 	return rv;
@@ -173,7 +185,7 @@ static CK_RV own_C_Finalize(struct call *c, void *reserved)
 	CK_RV rv = real->C_Finalize(reserved);
 	if (rv == CKR_OK) {
 		pthread_mutex_lock(&mutex);
-		in_force.initialised = false;
+		in_force.initialised = in_force.stuck = false;
 		sessions_lost(false);
 		pthread_mutex_unlock(&mutex);
 	}
@@ -217,7 +229,7 @@ static void before_fork(void)
 	pthread_mutex_lock(&mutex);
 }
 
-static void after_fork(void)
+static void in_parent(void)
 {
 	pthread_mutex_unlock(&mutex);
 	pthread_rwlock_unlock(&restart_lock);
@@ -226,7 +238,8 @@ static void after_fork(void)
 static void in_child(void)
 {
 	script_forked();
-	after_fork();
+	pthread_mutex_unlock(&mutex);
+	restart_lock = (pthread_rwlock_t)RESTART_LOCK; // it belongs to a thread of the parent, so this one could not unlock it
 }
 
 static void load(void)
@@ -257,7 +270,7 @@ static void load(void)
 			list.version = found->version;
 		list.C_GetFunctionList = C_GetFunctionList;
 		real = found;
-		pthread_atfork(before_fork, after_fork, in_child);
+		pthread_atfork(before_fork, in_parent, in_child);
 		return;
 	}
 	dlclose(module);

@@ -15,6 +15,7 @@ struct session {
 	CK_SESSION_HANDLE number, real;
 	CK_SLOT_ID slot; // of the real module
 	int place;       // in the file of sessions that processes share, or -1
+	uint64_t used;   // when, in milliseconds
 
 	// The encryption in progress, between C_EncryptInit and its end.
 	int iv_mode;              // one of enum iv, or IV_CALLER
@@ -26,7 +27,6 @@ struct session {
 };
 
 struct call {
-	enum function function;
 	struct settings set; // as they were when it began
 	struct decision decision;
 	CK_RV rv;
@@ -46,6 +46,8 @@ struct in_force {
 	bool initialised;
 	CK_ULONG generation;
 	CK_SLOT_ID slot_offset;
+	bool stuck; // until C_Initialize, with this answer
+	CK_RV stuck_code;
 };
 extern struct in_force in_force;
 
@@ -53,6 +55,9 @@ extern struct in_force in_force;
 
 // session finds a session and replaces its number by that of the real module. If it is false, there is none, and that is the call's answer.
 bool session(struct call *c, CK_SESSION_HANDLE *s);
+
+// session_drop closes a call's session, as a device does that thinks it was idle for too long, and makes that the call's answer.
+void session_drop(struct call *c, CK_RV rv);
 
 // sessions_lost forgets all sessions; with reuse, the numbers of the next begin again. The caller has the mutex.
 void sessions_lost(bool reuse);

@@ -26,11 +26,11 @@ static pthread_mutex_t objects_mutex = PTHREAD_MUTEX_INITIALIZER; // taken after
 
 static struct {
 	int mode; // one of HANDLES_
-	CK_ULONG shift;
+	CK_ULONG shift, generation;
 	atomic_bool stale;
 	_Atomic CK_OBJECT_HANDLE highest; // that the application has seen
 
-	// With HANDLES_SWAP.
+	// With HANDLES_SWAP. It outlives C_Finalize, as the handles do that an application has kept.
 	struct object *list;
 	size_t n, room;
 } objects;
@@ -252,8 +252,12 @@ void objects_restart(const struct settings *set)
 	} else {
 		refresh(slots, n);
 	}
-	drop_session_objects();
-	// Each gets the handle of the next of its class; the last one that of the first.
+	pthread_mutex_unlock(&objects_mutex);
+}
+
+// exchange gives each object the handle of the next of its class, and the last one that of the first.
+static void exchange(void)
+{
 	for (size_t i = 0; i < objects.n; i++) {
 		struct object *o = &objects.list[i];
 		for (size_t j = i + 1; j < objects.n; j++) {
@@ -266,12 +270,13 @@ void objects_restart(const struct settings *set)
 			}
 		}
 	}
-	pthread_mutex_unlock(&objects_mutex);
 }
 
 void objects_begin(const struct settings *set, CK_ULONG generation)
 {
 	pthread_mutex_lock(&objects_mutex);
+	bool restarted = generation != objects.generation;
+	objects.generation = generation;
 	objects.mode = (int)set->handles;
 	objects.shift = generation << SHIFT;
 	if (objects.mode == HANDLES_SWAP)
@@ -280,6 +285,8 @@ void objects_begin(const struct settings *set, CK_ULONG generation)
 		objects.n = 0;
 	for (size_t i = 0; i < objects.n; i++)
 		objects.list[i].real = 0;
+	if (restarted)
+		exchange();
 	atomic_store(&objects.stale, true);
 	pthread_mutex_unlock(&objects_mutex);
 }

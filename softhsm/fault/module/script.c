@@ -31,7 +31,7 @@ struct counters {
 
 struct rule {
 	uint64_t functions[(F_COUNT + 63) / 64];
-	enum { RULE_RETURN, RULE_DELAY, RULE_HANG, RULE_ABORT } action;
+	enum { RULE_RETURN, RULE_DROP, RULE_DELAY, RULE_HANG, RULE_ABORT } action;
 	CK_ULONG value; // CKR_ or milliseconds
 	bool after, shared;
 	uint64_t skip, first, every, one_in, times; // 0 if not said
@@ -48,6 +48,8 @@ struct which {
 	struct timespec changed;
 };
 
+struct shared;
+
 static struct {
 	char path[PATH_MAX]; // empty: there is no script
 	struct which which;
@@ -55,10 +57,9 @@ static struct {
 	struct settings set;
 	int n;
 	struct rule *rules;
-	struct counters *shared;    // mapped, for MAX_RULES
-	char shared_name[PATH_MAX]; // its file
-	int count_fd;               // -1: calls are not counted
-	uint64_t random;            // state of the generator
+	struct shared *shared; // mapped, or NULL
+	int count_fd;          // -1: calls are not counted
+	uint64_t random;       // state of the generator
 	bool seeded;
 } script = {.count_fd = -1};
 
@@ -66,6 +67,27 @@ static const char *const function_names[F_COUNT] = {
 #define NAME(how, name, params, checks, args) [F_##name] = #name,
 	FUNCTIONS(NAME)
 #undef NAME
+};
+
+// has_session is whether a function is about a session: whether S is among the checks of its row.
+static const bool has_session[F_COUNT] = {
+#define S(s) 1 +
+#define L(slot)
+#define O(o)
+#define M(m)
+#define T(type)
+#define N(t, n)
+#define NN(t1, n1, t2, n2)
+#define HAS_SESSION(how, name, params, checks, args) [F_##name] = checks 0,
+	FUNCTIONS(HAS_SESSION)
+#undef HAS_SESSION
+#undef S
+#undef L
+#undef O
+#undef M
+#undef T
+#undef N
+#undef NN
 };
 
 void say(const char *format, ...)
@@ -269,6 +291,19 @@ static bool parse_on(struct parse *p)
 		r->action = RULE_RETURN;
 		if (!return_value(p, "return", &r->value))
 			return false;
+	} else if (accept(p, "drop-session")) {
+		r->action = RULE_DROP;
+		r->value = CKR_SESSION_HANDLE_INVALID;
+		if (p->at < p->n_words && is_return_value(p->words[p->at], &r->value))
+			p->at++;
+		bool any = false;
+		for (enum function f = 0; f < F_COUNT; f++) {
+			if (!has_session[f])
+				choose(r, f, false);
+			any |= (r->functions[f / 64] >> (f % 64) & 1) != 0;
+		}
+		if (!any)
+			return fail(p, "none of these functions is about a session");
 	} else if (accept(p, "delay")) {
 		r->action = RULE_DELAY;
 		if (!ulong_number(p, "delay", 0, &r->value))
@@ -278,7 +313,7 @@ static bool parse_on(struct parse *p)
 	} else if (accept(p, "abort")) {
 		r->action = RULE_ABORT;
 	} else {
-		return fail(p, "what is to happen? return CKR_…, delay MILLISECONDS, hang, abort");
+		return fail(p, "what is to happen? return CKR_…, drop-session, delay MILLISECONDS, hang, abort");
 	}
 	const struct {
 		const char *name;
@@ -368,6 +403,12 @@ static bool parse_slots(struct parse *p)
 	return accept(p, "shift") || fail(p, "\"slots\" wants \"shift\"");
 }
 
+static bool parse_stuck(struct parse *p)
+{
+	p->set.stuck = true;
+	return return_value(p, "stuck", &p->set.stuck_code);
+}
+
 static bool parse_away(struct parse *p)
 {
 	p->set.away = true;
@@ -402,6 +443,7 @@ static bool parse_iv(struct parse *p)
 	return true;
 }
 
+static bool parse_idle(struct parse *p) { return ulong_number(p, "idle", 1, &p->set.idle); }
 static bool parse_aad(struct parse *p) { return ulong_number(p, "aad", 0, &p->set.aad); }
 static bool parse_data(struct parse *p) { return ulong_number(p, "data", 0, &p->set.data); }
 static bool parse_objects(struct parse *p) { return ulong_number(p, "objects", 0, &p->set.objects); }
@@ -456,7 +498,9 @@ static const struct {
 	{"generation", false, parse_generation},
 	{"handles", false, parse_handles},
 	{"sessions", true, parse_sessions},
+	{"idle", false, parse_idle},
 	{"slots", false, parse_slots},
+	{"stuck", false, parse_stuck},
 	{"away", false, parse_away},
 	{"iv", false, parse_iv},
 	{"aad", false, parse_aad},
@@ -572,42 +616,76 @@ bool script_beside(char *name, unsigned long size, const char *suffix)
 	return n > 0 && (unsigned long)n < size;
 }
 
-// map_shared maps counters that all processes with this version of the script share. Its name is of the version, so that counting begins
-// anew with each; a file that was just made is all zeros.
-static struct counters *map_shared(const struct which *w, char name[PATH_MAX])
+// shared is the file of counters that all processes share. Each version of the script has counters of its own, which begin at zero: a file
+// of another version is replaced by a new one, and processes that have that mapped keep it.
+struct shared {
+	char version[128];
+	struct counters counters[MAX_RULES];
+};
+
+// open_shared returns the file as it now is, locked, or -1.
+static int open_shared(const char *name)
 {
-	char suffix[128];
-	snprintf(suffix, sizeof suffix, "shared-%jx-%jx-%jx-%jx-%lx", (uintmax_t)w->dev, (uintmax_t)w->ino, (uintmax_t)w->size,
-	         (uintmax_t)w->changed.tv_sec, w->changed.tv_nsec);
-	size_t size = MAX_RULES * sizeof(struct counters);
-	if (!script_beside(name, PATH_MAX, suffix))
+	for (;;) {
+		int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		if (fd < 0)
+			return -1;
+		struct stat opened, now;
+		while (flock(fd, LOCK_EX) != 0)
+			if (errno != EINTR)
+				goto failed;
+		if (fstat(fd, &opened) != 0)
+			goto failed;
+		if (stat(name, &now) == 0 && now.st_dev == opened.st_dev && now.st_ino == opened.st_ino)
+			return fd;
+		close(fd); // another process replaced it meanwhile
+		continue;
+	failed:
+		close(fd);
+		return -1;
+	}
+}
+
+// map_shared maps the counters of a version.
+static struct shared *map_shared(const struct which *w)
+{
+	char name[PATH_MAX], made[PATH_MAX];
+	struct shared head;
+	if (!script_beside(name, sizeof name, "shared") || !script_beside(made, sizeof made, "shared.new"))
 		return NULL;
-	int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	char version[sizeof head.version] = "";
+	snprintf(version, sizeof version, "%jx %jx %jx %jx %lx", (uintmax_t)w->dev, (uintmax_t)w->ino, (uintmax_t)w->size,
+	         (uintmax_t)w->changed.tv_sec, w->changed.tv_nsec);
+	int fd = open_shared(name);
 	if (fd < 0)
 		return NULL;
-	void *at = MAP_FAILED;
-	if (ftruncate(fd, (off_t)size) == 0)
-		at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	int use = fd;
+	bool ok = true;
+	if (pread(fd, head.version, sizeof head.version, 0) != sizeof head.version || memcmp(head.version, version, sizeof version) != 0) {
+		use = open(made, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		ok = use >= 0 && write(use, version, sizeof version) == sizeof version && ftruncate(use, sizeof(struct shared)) == 0 &&
+		     rename(made, name) == 0;
+	}
+	void *at = ok ? mmap(NULL, sizeof(struct shared), PROT_READ | PROT_WRITE, MAP_SHARED, use, 0) : MAP_FAILED;
+	if (use >= 0 && use != fd)
+		close(use);
 	close(fd);
 	return at == MAP_FAILED ? NULL : at;
 }
 
-// forget drops what was read. If the script was replaced, nobody will begin to share counters of that version any more.
-static void forget(bool replaced)
+// forget drops what was read.
+static void forget(void)
 {
 	free(script.rules);
 	script.rules = NULL;
 	script.n = 0;
-	if (script.shared != NULL) {
-		munmap(script.shared, MAX_RULES * sizeof(struct counters));
-		if (replaced)
-			unlink(script.shared_name); // processes that have it mapped keep it
-		script.shared = NULL;
-	}
+	if (script.shared != NULL)
+		munmap(script.shared, sizeof *script.shared);
+	script.shared = NULL;
 	if (script.count_fd >= 0)
 		close(script.count_fd);
 	script.count_fd = -1;
-	script.set = (struct settings){.sessions = NO_LIMIT, .aad = NO_LIMIT, .data = NO_LIMIT, .objects = NO_LIMIT};
+	script.set = (struct settings){.sessions = NO_LIMIT, .idle = NO_LIMIT, .aad = NO_LIMIT, .data = NO_LIMIT, .objects = NO_LIMIT};
 }
 
 // read_all reads a whole file, and says which version that was.
@@ -665,13 +743,13 @@ static bool load(char *text)
 	bool shared = false;
 	for (int i = 0; i < p->n; i++)
 		shared |= p->rules[i].shared;
-	if (ok && shared && (script.shared = map_shared(&script.which, script.shared_name)) == NULL) {
+	if (ok && shared && (script.shared = map_shared(&script.which)) == NULL) {
 		say("%s: the file of shared counts beside it: %s; every call fails until that is mended", script.path, strerror(errno));
 		ok = false;
 	}
 	if (ok) {
 		for (int i = 0; i < p->n; i++)
-			p->rules[i].counters = p->rules[i].shared ? &script.shared[i] : &p->rules[i].own;
+			p->rules[i].counters = p->rules[i].shared ? &script.shared->counters[i] : &p->rules[i].own;
 		script.rules = p->rules;
 		script.n = p->n;
 		script.set = p->set;
@@ -693,7 +771,7 @@ void script_name(const char *path)
 		path = "";
 	if (strcmp(path, script.path) == 0 && script.path[0] != '\0')
 		return;
-	forget(false);
+	forget();
 	script.which = (struct which){0};
 	script.looked = 0;
 	if (strlen(path) >= PATH_MAX - 128) {
@@ -703,6 +781,13 @@ void script_name(const char *path)
 		return;
 	}
 	strcpy(script.path, path);
+}
+
+uint64_t milliseconds(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
 static bool same(const struct which *a, const struct which *b)
@@ -715,9 +800,7 @@ void script_refresh(bool now)
 {
 	if (script.path[0] == '\0')
 		return;
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-	uint64_t ms = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+	uint64_t ms = milliseconds();
 	if (!now && script.looked != 0 && ms - script.looked < LOOK_EVERY)
 		return;
 	script.looked = ms;
@@ -732,7 +815,7 @@ void script_refresh(bool now)
 	if (same(&w, &script.which))
 		return;
 
-	forget(true);
+	forget();
 	script.which = w;
 	char *text = NULL;
 	if (w.there && (text = read_all(script.path, &script.which)) == NULL)
@@ -741,7 +824,7 @@ void script_refresh(bool now)
 		say("%s: %s; every call fails until that is mended", script.path, strerror(why));
 		script.set.broken = true;
 	} else if (text != NULL && !load(text)) {
-		forget(true);
+		forget();
 		script.set.broken = true;
 	}
 	free(text);
@@ -782,6 +865,10 @@ struct decision script_decide(enum function f)
 			continue;
 		case RULE_RETURN:
 			d.act = ANSWER;
+			d.rv = r->value;
+			break;
+		case RULE_DROP:
+			d.act = DROP_SESSION;
 			d.rv = r->value;
 			break;
 		case RULE_HANG:

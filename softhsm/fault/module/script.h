@@ -21,6 +21,8 @@ struct settings {
 	enum { HANDLES_KEPT, HANDLES_SHIFT, HANDLES_SWAP } handles;
 	bool sessions_reuse;
 	bool slots_shift;
+	bool stuck;
+	CK_RV stuck_code;
 
 	bool away, away_hang, away_all;
 	CK_RV away_code;
@@ -31,6 +33,7 @@ struct settings {
 	CK_ULONG sessions; // limits are NO_LIMIT if there is none
 	bool sessions_shared;
 	CK_RV sessions_code;
+	CK_ULONG idle; // milliseconds
 	CK_ULONG aad, data, objects;
 	bool has_max_sessions;
 	CK_ULONG max_sessions;
@@ -44,11 +47,14 @@ struct settings {
 
 // A decision is what the rules say to one call.
 struct decision {
-	enum { GO_ON, ANSWER, HANG, ABORT } act;
+	enum { GO_ON, ANSWER, DROP_SESSION, HANG, ABORT } act;
 	bool after; // act when the real call has been made
-	CK_RV rv;   // of ANSWER
+	CK_RV rv;   // of ANSWER and DROP_SESSION
 	CK_ULONG delay_before, delay_after; // milliseconds
 };
+
+// milliseconds is a clock that is cheap, and right within a few of them.
+uint64_t milliseconds(void);
 
 // The functions below are not safe for threads: the caller has the module's lock.
 

@@ -26,14 +26,31 @@ static struct session **find(CK_SESSION_HANDLE number)
 
 bool session(struct call *c, CK_SESSION_HANDLE *s)
 {
+	bool idle = false;
 	pthread_mutex_lock(&mutex);
 	c->session = *find(*s);
-	if (c->session != NULL)
+	if (c->session != NULL) {
 		*s = c->session->real;
+		if (c->set.idle != NO_LIMIT) {
+			uint64_t now = milliseconds();
+			idle = now - c->session->used > c->set.idle;
+			c->session->used = now;
+		}
+	} else {
+		c->rv = in_force.initialised ? CKR_SESSION_HANDLE_INVALID : CKR_CRYPTOKI_NOT_INITIALIZED;
+	}
 	pthread_mutex_unlock(&mutex);
 	if (c->session == NULL)
-		c->rv = in_force.initialised ? CKR_SESSION_HANDLE_INVALID : CKR_CRYPTOKI_NOT_INITIALIZED;
-	return c->session != NULL;
+		return false;
+	if (idle) {
+		session_drop(c, CKR_SESSION_HANDLE_INVALID);
+		return false;
+	}
+	if (c->decision.act == DROP_SESSION && !c->decision.after) {
+		session_drop(c, c->decision.rv);
+		return false;
+	}
+	return true;
 }
 
 // ---- Places: the sessions of all processes are locks on bytes of one file, which the system takes back from a process that ends.
@@ -173,6 +190,7 @@ CK_RV own_C_OpenSession(struct call *c, CK_SLOT_ID slot, CK_FLAGS flags, void *a
 	pthread_mutex_lock(&mutex);
 	if (rv == CKR_OK) {
 		*out = s->number = ++last_number;
+		s->used = milliseconds();
 		struct session **bucket = &buckets[s->number % BUCKETS];
 		s->next = *bucket;
 		*bucket = s;
@@ -183,6 +201,19 @@ CK_RV own_C_OpenSession(struct call *c, CK_SLOT_ID slot, CK_FLAGS flags, void *a
 	return rv;
 }
 
+void session_drop(struct call *c, CK_RV rv)
+{
+	if (c->session != NULL) {
+		CK_SESSION_HANDLE number = c->session->number;
+		real->C_CloseSession(c->session->real);
+		pthread_mutex_lock(&mutex);
+		session_close(number);
+		pthread_mutex_unlock(&mutex);
+		c->session = NULL;
+	}
+	c->rv = rv;
+}
+
 CK_RV own_C_CloseSession(struct call *c, CK_SESSION_HANDLE s)
 {
 	CK_SESSION_HANDLE number = c->session->number;
@@ -191,6 +222,7 @@ CK_RV own_C_CloseSession(struct call *c, CK_SESSION_HANDLE s)
 		pthread_mutex_lock(&mutex);
 		session_close(number);
 		pthread_mutex_unlock(&mutex);
+		c->session = NULL; // it may be used again
 	}
 	return rv;
 }
