@@ -393,7 +393,7 @@ func TestHopeless(t *testing.T) {
 	f.failing(always("C_Encrypt", p11.CKR_CRYPTOKI_NOT_INITIALIZED))
 	before := f.count("C_Encrypt")
 	_, err := token.Seal(t.Context(), ref, nil, []byte("plaintext"), aad)
-	want(t, err, hsm.ErrUnavailable, "is not logged in any more")
+	want(t, err, hsm.ErrUnavailable, "has shut itself down")
 	if n := f.count("C_Encrypt") - before; n != 1 {
 		t.Errorf("%d calls, want 1", n)
 	}
