@@ -405,3 +405,19 @@ func TestNothingLeft(t *testing.T) {
 		t.Errorf("%d workers", n)
 	}
 }
+
+// A token that has sessions for one worker is served by one.
+func TestFewSessions(t *testing.T) {
+	c, rig := newFaulty(t)
+	set(t, rig, "sessions 20 across processes") // of a worker: 6 of crypto11, one to find, one for copies, 8 for data
+	d, log := open(t, c)
+	l := begin(t, d, 4)
+	time.Sleep(2 * time.Second)
+	l.end(t)
+	if s := d.Stats(); s.Ready != 1 {
+		t.Errorf("%+v", s)
+	}
+	if n := strings.Count(log.String(), "gives no sessions to another worker"); n != 1 {
+		t.Errorf("told %d times:\n%s", n, log)
+	}
+}

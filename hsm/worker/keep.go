@@ -28,7 +28,7 @@ func (d *Device) keep(ctx context.Context, p *process) {
 		if p == nil {
 			var err error
 			if p, err = d.open(ctx); err != nil {
-				if d.given(err) || !wait(ctx, 0) {
+				if d.given(err) || d.crowded(err) && !wait(ctx, crowdedFor) || ctx.Err() != nil {
 					return
 				}
 				continue
@@ -51,6 +51,25 @@ func (d *Device) keep(ctx context.Context, p *process) {
 			return
 		}
 	}
+}
+
+// crowdedFor is how long a worker that found no session with a token which others have open waits before it tries again.
+const crowdedFor = time.Minute
+
+// crowded reports whether err says that the token has no sessions for another worker beside those that have it open.
+func (d *Device) crowded(err error) bool {
+	e, ok := errors.AsType[*pkcs11.Error](err)
+	if !ok || e.Function != "C_OpenSession" {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.ready) > 0 {
+		d.log.Warn("the token gives no sessions to another worker; the others go on without it. Set hsm.workers or hsm.sessions lower",
+			"workers", len(d.ready), "err", err)
+		return true
+	}
+	return false
 }
 
 // given reports whether there is no use in trying again.
@@ -126,12 +145,18 @@ func (d *Device) open(ctx context.Context) (*process, error) {
 	case errors.Is(err, pkcs11.ErrPIN):
 		d.log.Error("the token refused the PIN; strongroom does not try it again by itself, and answers nothing that needs the HSM once its "+
 			"workers have ended. Correct the PIN and start strongroom again", "err", err)
-	case d.why == nil || d.why.Error() != err.Error():
-		d.why = err
+	case d.why == nil || d.why.Error() != err.Error() && time.Since(d.login.told) > tellEvery:
+		d.login.told = time.Now()
 		d.log.Error("the token cannot be opened; it is tried again until it can", "every", d.config.Retry, "err", err)
+		d.why = err
+	default:
+		d.why = err
 	}
 	return nil, err
 }
+
+// tellEvery is how often the log is told why the token cannot be opened, where the reason is another one each time.
+const tellEvery = 10 * time.Second
 
 // attempt starts one worker and waits for what comes of it.
 func (d *Device) attempt(ctx context.Context) (*process, opened) {
@@ -182,6 +207,7 @@ func (d *Device) openingLimits() (call, slow time.Duration) {
 // A login is what is known of attempts to open the token. It is used by who holds opening.
 type login struct {
 	next      time.Time     // when the next attempt may begin
+	told      time.Time     // when the log was last told that an attempt failed
 	slowest   time.Duration // of the calls that it took to open the token
 	failing   time.Time     // since when all attempts have failed; zero if the last one did not
 	granted   atomic.Bool   // the PIN was given to the worker that is opening

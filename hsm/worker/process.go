@@ -109,7 +109,6 @@ func (d *Device) start(s setting, pin func() ([]byte, error)) (*process, error) 
 			Path:       d.config.Args[0],
 			Args:       d.config.Args,
 			Env:        d.config.Env,
-			Dir:        "/",
 			Stdout:     saying, // some modules talk
 			Stderr:     saying,
 			ExtraFiles: theirs,
