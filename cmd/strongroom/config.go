@@ -94,6 +94,11 @@ type HSMConfig struct {
 	// retry. Default: "5s".
 	Patience duration `toml:"patience"`
 
+	// IV says who makes the IVs of AES-GCM: "host", or the token, which gives them back in one of three ways: "device-zeroed" (AWS CloudHSM, nShield),
+	// "device-appended" (Luna in FIPS mode), "device-returned". `init` finds it out, and writes it here if it is not the default; `serve` refuses a
+	// token that does it in another way. Default: "host".
+	IV string `toml:"iv"`
+
 	// SyncDir is the directory of a token that is kept in files without being synced by its library (SoftHSM): it is flushed to disk
 	// after each creation of a key. Real HSMs do not need it.
 	SyncDir string `toml:"sync_dir"`
@@ -301,6 +306,12 @@ func (c *Config) check(ctx context.Context) []string {
 	} {
 		if v := time.Duration(d.value); v < d.min || v > d.most {
 			fault(d.key, "%v is not from %v to %v", v, d.min, d.most)
+		}
+	}
+	if c.HSM.IV != "" {
+		var source pkcs11.IVSource
+		if err := source.UnmarshalText([]byte(c.HSM.IV)); err != nil {
+			fault("hsm.iv", "%v", err)
 		}
 	}
 	if c.HSM.SyncDir != "" {

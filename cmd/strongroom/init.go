@@ -32,6 +32,9 @@ func initCommand() *cli.Command {
 tools, and have a user PIN. Nothing that exists is changed: a store that has a deployment is refused. An init that was
 interrupted may be repeated.
 
+Who makes the IVs of encryptions, this host or the token, is found out by a test. If it is the token, and the configuration has no
+hsm.iv, that is added to FILE, which stays as it is otherwise.
+
 The secret of the first access key is printed once and kept nowhere in clear.
 
 Example:  strongroom init --config /etc/strongroom/strongroom.toml`,
@@ -53,8 +56,12 @@ Example:  strongroom init --config /etc/strongroom/strongroom.toml`,
 			}
 			hardenProcess(newLogger(c.App.ErrWriter, config.LogLevel))
 			key := kms.NewAccessKey()
+			token := tokenConfig(c.Context, config.HSM)
+			if config.HSM.IV == "" {
+				token.FoundIV = func(found pkcs11.IVSource) error { return keepIV(c, c.String("config"), found) }
+			}
 			err = initialize(c.Context, deployment{
-				store: config.Store, token: tokenConfig(c.Context, config.HSM),
+				store: config.Store, token: token,
 				partition: config.Partition, region: config.Region, account: c.String("account"), key: key,
 			})
 			if errors.Is(err, kms.ErrConflict) {
@@ -138,7 +145,12 @@ func initialize(ctx context.Context, d deployment) error {
 
 // tokenConfig says how the configured token is opened. The PIN is read only when the token was found.
 func tokenConfig(ctx context.Context, h HSMConfig) pkcs11.Config {
+	var iv pkcs11.IVSource
+	if h.IV != "" {
+		_ = iv.UnmarshalText([]byte(h.IV)) // checked when it was read
+	}
 	c := pkcs11.Config{
+		IV:            iv,
 		Module:        h.Module,
 		Label:         h.TokenLabel,
 		Serial:        h.TokenSerial,

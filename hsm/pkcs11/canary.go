@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"strongroom/hsm"
@@ -40,6 +41,9 @@ func (t *Token) openCanary(ctx context.Context, create bool) error {
 			if found, err = t.remakeCanary(s, found[0], err); err == nil {
 				r, err = t.tryCanary(s, found[0])
 			}
+		}
+		if errors.Is(err, hsm.ErrUnavailable) {
+			return t.ivRemedy(s, found[0], err)
 		}
 		if err != nil {
 			return err

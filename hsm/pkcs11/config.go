@@ -39,6 +39,13 @@ type Config struct {
 	// times as fast. It is no use with hardware. A key whose copying fails, as that of one made without SessionCopies does, is used as it is.
 	SessionCopies bool
 
+	// IV says who makes the IVs of encryptions. A token that does it in another way is refused by Open and Init.
+	IV IVSource
+
+	// FoundIV, if it is not nil, has Init find out by test who makes the IVs, whatever IV says, and is told before Init makes anything that stays. Its
+	// error ends Init. Open does not heed it.
+	FoundIV func(IVSource) error
+
 	// SyncDir is the directory where a token of files, such as SoftHSM's, keeps its keys, for modules that do not call fsync
 	// themselves. A key that was made counts as made after everything in SyncDir is on the disk. Optional; empty for hardware.
 	SyncDir string
@@ -75,6 +82,8 @@ func (c Config) check() error {
 		return errors.New("a token must be named by exactly one of label and serial number")
 	case c.PIN == nil:
 		return errors.New("no PIN is given for the token")
+	case int(c.IV) >= len(ivSources):
+		return fmt.Errorf("there is no %v", c.IV)
 	case c.Sessions < 0:
 		return fmt.Errorf("%d sessions are too few", c.Sessions)
 	}

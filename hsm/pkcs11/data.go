@@ -2,14 +2,13 @@ package pkcs11
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 
 	"strongroom/hsm"
 )
 
-// Seal implements [hsm.Device]. The IV is this host's.
+// Seal implements [hsm.Device]. [Config].IV says whose the IV is.
 func (t *Token) Seal(ctx context.Context, key hsm.Ref, dst, plaintext, aad []byte) ([]byte, error) {
 	if n := len(plaintext); n == 0 || n > hsm.MaxPlaintext {
 		return nil, fmt.Errorf("a plaintext of %d bytes cannot be sealed: 1 to %d can", n, hsm.MaxPlaintext)
@@ -63,16 +62,10 @@ func (t *Token) parse(key hsm.Ref) (ref, error) {
 func (t *Token) seal(ctx context.Context, r *ref, dst, plaintext, aad []byte) ([]byte, error) {
 	var answer []byte
 	err := t.use(ctx, r, func(s *session, k *key) error {
-		// The IV is where the answer has it, before the ciphertext. What the device makes of it there counts, so that a device
-		// that makes its own can be served here.
-		iv := (*[hsm.IVSize]byte)(s.buf[:])
-		rand.Read(iv[:])
-		n, err := t.module.encrypt(s.handle, k.handle, iv, s.buf[hsm.IVSize:][:len(plaintext)+hsm.TagSize], plaintext, aad)
+		// The IV is where the answer has it, before the ciphertext.
+		n, err := encrypt(t.module, t.iv, s.handle, k.handle, (*[hsm.IVSize]byte)(s.buf[:]), s.buf[hsm.IVSize:], plaintext, aad)
 		if err != nil {
 			return err
-		}
-		if n != len(plaintext)+hsm.TagSize {
-			return wrongLength("C_Encrypt", n)
 		}
 		answer = append(dst, s.buf[:hsm.IVSize+n]...)
 		return nil

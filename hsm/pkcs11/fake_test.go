@@ -43,6 +43,8 @@ type fake struct {
 	forge      bool            // signatures are of something else
 	rawPoint   bool            // CKA_EC_POINT is not wrapped
 	reuse      bool            // a session gets the lowest number that is free
+	iv         fakeIV          // what is done with an IV that is given
+	noSession  bool            // there are no keys that belong to a session
 
 	// fail is asked before each call, without the lock; an answer other than 0 is the call's.
 	fail func(function string, s p11.SessionHandle) uint
@@ -57,6 +59,50 @@ type fakeObject struct {
 
 type fakeSession struct{ active bool }
 
+// A fakeIV is how a fake deals with IVs. It gets what it is given, nil for NULL, and returns the IV that is used, the one that is at the caller's after
+// that, whether that is in memory of the device's own, what comes after the tag, and a CKR_ value if it refuses.
+type fakeIV func(given *[hsm.IVSize]byte) (used, left [hsm.IVSize]byte, moved bool, appended []byte, code uint)
+
+// Ways in which real devices do it, and some in which they should not.
+var (
+	ivOfCaller fakeIV = func(given *[hsm.IVSize]byte) (used, left [hsm.IVSize]byte, moved bool, appended []byte, code uint) {
+		if given == nil {
+			return used, left, false, nil, 0 // as SoftHSM: zero
+		}
+		return *given, *given, false, nil, 0
+	}
+	ivZeroed fakeIV = func(given *[hsm.IVSize]byte) (used, left [hsm.IVSize]byte, moved bool, appended []byte, code uint) {
+		if given == nil || *given != used {
+			return used, left, false, nil, p11.CKR_MECHANISM_PARAM_INVALID
+		}
+		used = randomIV()
+		return used, used, false, nil, 0
+	}
+	ivAppended fakeIV = func(given *[hsm.IVSize]byte) (used, left [hsm.IVSize]byte, moved bool, appended []byte, code uint) {
+		if given != nil {
+			return used, left, false, nil, p11.CKR_MECHANISM_PARAM_INVALID
+		}
+		used = randomIV()
+		return used, left, false, used[:], 0
+	}
+	ivOverwritten fakeIV = func(given *[hsm.IVSize]byte) (used, left [hsm.IVSize]byte, moved bool, appended []byte, code uint) {
+		if given == nil || *given == used {
+			return used, left, false, nil, p11.CKR_MECHANISM_PARAM_INVALID
+		}
+		used = randomIV()
+		return used, used, false, nil, 0
+	}
+	ivMoved fakeIV = func(given *[hsm.IVSize]byte) (used, left [hsm.IVSize]byte, moved bool, appended []byte, code uint) {
+		used = randomIV()
+		return used, used, true, nil, 0
+	}
+)
+
+func randomIV() (iv [hsm.IVSize]byte) {
+	rand.Read(iv[:])
+	return iv
+}
+
 func newFake() *fake {
 	return &fake{
 		objects:   map[p11.ObjectHandle]*fakeObject{},
@@ -68,6 +114,7 @@ func newFake() *fake {
 		badTag:    p11.CKR_GENERAL_ERROR,
 		noValue:   p11.CKR_MECHANISM_INVALID,
 		forced:    map[uint][]byte{},
+		iv:        ivOfCaller,
 	}
 }
 
@@ -270,16 +317,36 @@ func (f *fake) generate(template []*p11.Attribute) error {
 	if err := f.begin("C_GenerateKey", 0); err != nil {
 		return err
 	}
+	_, err := f.makeKey(0, template)
+	return err
+}
+
+func (f *fake) generateOn(s p11.SessionHandle, template []*p11.Attribute) (p11.ObjectHandle, error) {
+	defer f.mu.Unlock()
+	if err := f.begin("C_GenerateKey", s); err != nil {
+		return 0, err
+	}
+	return f.makeKey(s, template)
+}
+
+// makeKey makes an AES key, of the session s if the template says so. The caller has the lock.
+func (f *fake) makeKey(s p11.SessionHandle, template []*p11.Attribute) (p11.ObjectHandle, error) {
 	o := &fakeObject{attributes: map[uint][]byte{p11.CKA_LOCAL: {1}, p11.CKA_ALWAYS_SENSITIVE: {1}, p11.CKA_NEVER_EXTRACTABLE: {1}}}
 	for _, a := range template {
 		if slices.Contains(f.unknown, a.Type) {
-			return fault("C_GenerateKey", p11.Error(p11.CKR_ATTRIBUTE_TYPE_INVALID))
+			return 0, fault("C_GenerateKey", p11.Error(p11.CKR_ATTRIBUTE_TYPE_INVALID))
 		}
 		o.attributes[a.Type] = a.Value
 	}
+	if string(o.attributes[p11.CKA_TOKEN]) == "\x00" {
+		if f.noSession {
+			return 0, fault("C_GenerateKey", p11.Error(p11.CKR_TEMPLATE_INCONSISTENT))
+		}
+		o.session = s
+	}
 	maps.Copy(o.attributes, f.forced)
 	f.add(o)
-	return nil
+	return p11.ObjectHandle(f.last), nil
 }
 
 func (f *fake) generatePair(public, private []*p11.Attribute) error {
@@ -414,15 +481,26 @@ func (f *fake) random(_ context.Context, p []byte) error {
 	return nil
 }
 
-func (f *fake) encrypt(s p11.SessionHandle, h p11.ObjectHandle, iv *[hsm.IVSize]byte, out, plaintext, aad []byte) (int, error) {
+func (f *fake) encrypt(s p11.SessionHandle, h p11.ObjectHandle, iv *[hsm.IVSize]byte, out, plaintext, aad []byte) (int, bool, error) {
 	o, err := f.cipher("C_Encrypt", s, h)
 	if err == nil && o.aead == nil {
 		err = f.unusable("C_EncryptInit", s, o)
 	}
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	return copy(out, o.aead.Seal(nil, iv[:], plaintext, aad)) - f.short, nil
+	used, left, moved, appended, code := f.iv(iv)
+	if code != 0 {
+		return 0, false, fault("C_EncryptInit", p11.Error(code))
+	}
+	if iv != nil {
+		*iv = left
+	}
+	b := append(o.aead.Seal(nil, used[:], plaintext, aad), appended...)
+	if len(b) > len(out) {
+		return 0, false, fault("C_Encrypt", p11.Error(p11.CKR_BUFFER_TOO_SMALL))
+	}
+	return copy(out, b) - f.short, moved, nil
 }
 
 func (f *fake) decrypt(s p11.SessionHandle, h p11.ObjectHandle, iv *[hsm.IVSize]byte, out, ciphertext, aad []byte) (int, error) {

@@ -119,22 +119,30 @@ unsigned long strongroom_login(const strongroom_functions *f, unsigned long sess
 unsigned long strongroom_gcm(const strongroom_functions *f, int encrypt, unsigned long session, unsigned long key,
                              unsigned char *iv, unsigned char *aad, unsigned long aad_len,
                              unsigned char *in, unsigned long in_len,
-                             unsigned char *out, unsigned long *out_len, int *began)
+                             unsigned char *out, unsigned long *out_len, int *began, int *moved)
 {
 	CK_GCM_PARAMS params = {
 		.pIv = iv,
-		.ulIvLen = 12,
-		.ulIvBits = 96, // SoftHSM ignores it, CloudHSM and Luna do not
+		.ulIvLen = iv != NULL ? 12 : 0,
+		.ulIvBits = 96, // SoftHSM ignores it, CloudHSM and Luna do not. To Luna it is the length of an IV that it makes itself
 		.pAAD = aad,
 		.ulAADLen = aad_len,
 		.ulTagBits = 128,
 	};
 	CK_MECHANISM mechanism = {CKM_AES_GCM, &params, sizeof params};
 
-	*began = 0;
+	*began = *moved = 0;
 	CK_RV rv = (encrypt ? f->C_EncryptInit : f->C_DecryptInit)(session, &mechanism, key);
 	if (rv != CKR_OK)
 		return rv;
 	*began = 1;
-	return (encrypt ? f->C_Encrypt : f->C_Decrypt)(session, in, in_len, out, out_len);
+	rv = (encrypt ? f->C_Encrypt : f->C_Decrypt)(session, in, in_len, out, out_len);
+	if (rv == CKR_OK && encrypt && params.pIv != iv) {
+		*moved = -1;
+		if (params.pIv != NULL && params.ulIvLen == 12 && iv != NULL) {
+			memcpy(iv, params.pIv, 12);
+			*moved = 1;
+		}
+	}
+	return rv;
 }

@@ -49,29 +49,37 @@ func (f functions) login(s p11.SessionHandle, pin []byte) error {
 	return fault("C_Login", result(C.strongroom_login(f.list, C.ulong(s), bytes(pin), C.ulong(len(pin)))))
 }
 
-// encrypt seals plaintext under key into out, which is at least hsm.TagSize longer, and returns how much of it was written. A device
-// that makes its own IV writes it to iv.
-func (f functions) encrypt(s p11.SessionHandle, key p11.ObjectHandle, iv *[hsm.IVSize]byte, out, plaintext, aad []byte) (int, error) {
+// encrypt seals plaintext under key into out, and returns how much of it was written. The device is given iv, or NULL if iv is nil, and a device that
+// makes its own IV may write it there. If it leads the parameters to memory of its own instead, the IV in that memory is copied to iv, and moved
+// is true. See [encrypt] for what is to be made of this.
+func (f functions) encrypt(s p11.SessionHandle, key p11.ObjectHandle, iv *[hsm.IVSize]byte, out, plaintext, aad []byte) (n int, moved bool, err error) {
 	return f.gcm(1, s, key, iv, out, plaintext, aad)
 }
 
 // decrypt opens ciphertext (with its tag) into out, which is at least as long, and returns how much of it was written.
 func (f functions) decrypt(s p11.SessionHandle, key p11.ObjectHandle, iv *[hsm.IVSize]byte, out, ciphertext, aad []byte) (int, error) {
-	return f.gcm(0, s, key, iv, out, ciphertext, aad)
+	n, _, err := f.gcm(0, s, key, iv, out, ciphertext, aad)
+	return n, err
 }
 
-func (f functions) gcm(encrypt C.int, s p11.SessionHandle, key p11.ObjectHandle, iv *[hsm.IVSize]byte, out, in, aad []byte) (int, error) {
+func (f functions) gcm(encrypt C.int, s p11.SessionHandle, key p11.ObjectHandle, iv *[hsm.IVSize]byte, out, in, aad []byte) (int, bool, error) {
 	n := C.ulong(len(out))
-	var began C.int
-	rv := C.strongroom_gcm(f.list, encrypt, C.ulong(s), C.ulong(key), bytes(iv[:]),
-		bytes(aad), C.ulong(len(aad)), bytes(in), C.ulong(len(in)), bytes(out), &n, &began)
+	var began, moved C.int
+	rv := C.strongroom_gcm(f.list, encrypt, C.ulong(s), C.ulong(key), (*C.uchar)(unsafe.Pointer(iv)),
+		bytes(aad), C.ulong(len(aad)), bytes(in), C.ulong(len(in)), bytes(out), &n, &began, &moved)
 	if rv != 0 {
-		return 0, fault(gcmFunctions[encrypt][began], result(rv))
+		return 0, false, fault(gcmFunctions[encrypt][began], result(rv))
+	}
+	wrong := func(what string) error {
+		return &Error{Function: gcmFunctions[encrypt][began], Kind: hsm.ErrUnavailable, Detail: what}
 	}
 	if n > C.ulong(len(out)) {
-		return 0, &Error{Function: gcmFunctions[encrypt][began], Kind: hsm.ErrUnavailable, Detail: "the module says that it wrote more than there was room for"}
+		return 0, false, wrong("the module says that it wrote more than there was room for")
 	}
-	return int(n), nil
+	if moved < 0 {
+		return 0, false, wrong("the module put something else than an IV of 12 bytes into the parameters")
+	}
+	return int(n), moved == 1, nil
 }
 
 var gcmFunctions = [2][2]string{{"C_DecryptInit", "C_Decrypt"}, {"C_EncryptInit", "C_Encrypt"}}

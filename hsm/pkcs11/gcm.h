@@ -13,10 +13,13 @@ unsigned long strongroom_login(const strongroom_functions *f, unsigned long sess
 
 // strongroom_gcm encrypts, or else decrypts, in one part with AES-GCM, a 96-bit IV and a 128-bit tag, and returns a CKR_
 // value. *out_len is the room at out, and then what was written there. *began is 1 if the first of the two calls succeeded, so
-// that the value returned is that of the second. Nothing is copied here and no pointer is kept.
+// that the value returned is that of the second. Nothing else is copied here and no pointer is kept.
+//
+// iv is 12 bytes, which the module may change, or NULL, with a length of 0 in the parameters. *moved is 1 if the module led the parameters to an IV of
+// 12 bytes in memory of its own: it is copied to iv then; and -1 if it led them to something else.
 unsigned long strongroom_gcm(const strongroom_functions *f, int encrypt, unsigned long session, unsigned long key,
                              unsigned char *iv, unsigned char *aad, unsigned long aad_len,
                              unsigned char *in, unsigned long in_len,
-                             unsigned char *out, unsigned long *out_len, int *began);
+                             unsigned char *out, unsigned long *out_len, int *began, int *moved);
 
 #endif

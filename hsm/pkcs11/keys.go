@@ -2,7 +2,6 @@ package pkcs11
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -147,8 +146,8 @@ func (t *Token) unfinished(s *session, o p11.ObjectHandle, id hsm.ID) (bool, err
 
 // checkName refuses what a key must not be called.
 func checkName(id hsm.ID, label string) error {
-	if !strings.HasPrefix(label, labelPrefix) || label == canaryLabel {
-		return fmt.Errorf("the label %q of a key must begin with %q", label, labelPrefix)
+	if !strings.HasPrefix(label, labelPrefix) || strings.HasPrefix(label, checkPrefix) || label == canaryLabel {
+		return fmt.Errorf("the label %q of a key must begin with %q, and not as those do that have a meaning of their own", label, labelPrefix)
 	}
 	if id == canaryID || id == (hsm.ID{}) {
 		return fmt.Errorf("the id %v of a key is not random", id)
@@ -202,14 +201,11 @@ func (t *Token) verify(s *session, o p11.ObjectHandle, promises []*p11.Attribute
 // makeRef makes the check value of a key, and sees that it opens again. It is one use of the key with a random IV.
 func (t *Token) makeRef(s *session, o p11.ObjectHandle, id hsm.ID) (ref, error) {
 	r := ref{id: id}
-	rand.Read(r.check.iv()[:])
-	n, err := t.module.encrypt(s.handle, o, r.check.iv(), r.check.ciphertext(), []byte(checkMessage), checkAAD(id))
+	n, err := encrypt(t.module, t.iv, s.handle, o, r.check.iv(), s.buf[:], []byte(checkMessage), checkAAD(id))
 	if err != nil {
 		return ref{}, unavailable("using a key for the first time", err)
 	}
-	if n != len(r.check.ciphertext()) {
-		return ref{}, wrongLength("C_Encrypt", n)
-	}
+	copy(r.check.ciphertext(), s.buf[:n])
 	if err := t.prove(s, o, r); err != nil {
 		return ref{}, unavailable("using a key for the first time", err)
 	}

@@ -287,6 +287,12 @@ func (l *library) generate(template []*p11.Attribute) error {
 	return fault("C_GenerateKey", err)
 }
 
+// generateOn is miekg's, for keys that belong to the session: those of crypto11 would belong to one that is not ours.
+func (l *library) generateOn(s p11.SessionHandle, template []*p11.Attribute) (p11.ObjectHandle, error) {
+	o, err := l.raw.GenerateKey(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_KEY_GEN, nil)}, template)
+	return o, fault("C_GenerateKey", err)
+}
+
 // generatePair is crypto11's, as generate is. The crypto.Signer that it returns is not kept: its Sign takes a session of crypto11's own pool,
 // where it waits without a context and from which a session that went bad is never discarded; FindKeyPair, which would bring it back later,
 // finds nothing, without an error, once the login is lost; and neither proves that the handle still is the key.

@@ -118,7 +118,7 @@ func (t *Token) Forget(ctx context.Context, id hsm.ID) error {
 	})
 }
 
-// Objects implements [hsm.Device]. The canary is not among them.
+// Objects implements [hsm.Device]. The canary is not among them, nor is what was made for a test.
 func (t *Token) Objects(ctx context.Context) ([]hsm.Object, error) {
 	var list []hsm.Object
 	err := t.alone(ctx, func(s *session) error {
@@ -141,7 +141,7 @@ func (t *Token) Objects(ctx context.Context) ([]hsm.Object, error) {
 				return err
 			}
 			class, id, label := read[0].Value, read[1].Value, string(read[2].Value)
-			if len(id) != len(hsm.ID{}) || !strings.HasPrefix(label, labelPrefix) {
+			if len(id) != len(hsm.ID{}) || !strings.HasPrefix(label, labelPrefix) || strings.HasPrefix(label, checkPrefix) {
 				continue
 			}
 			there, listed := handles[hsm.ID(id)]

@@ -26,8 +26,8 @@ type session struct {
 	// renewed says that the session was replaced while it was lent, because the one before was stuck in an operation.
 	renewed bool
 
-	// buf is where sealed text is made and opened text arrives. It holds nothing between two uses.
-	buf [hsm.IVSize + hsm.MaxPlaintext + hsm.TagSize]byte
+	// buf is where sealed text is made and opened text arrives, with room for an IV that the device appends. It holds nothing between two uses.
+	buf [hsm.IVSize + hsm.MaxPlaintext + hsm.TagSize + appendedRoom]byte
 }
 
 // trusts reports whether k may be used on s without another proof. What a handle names can only change with a reconnect, which ends all

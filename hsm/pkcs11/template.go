@@ -15,6 +15,9 @@ import (
 // labelPrefix begins the label of every object that strongroom made. What does not begin like this is not touched.
 const labelPrefix = "strongroom/"
 
+// checkPrefix begins the label of what is made for a test, and is destroyed right after it. Such an object is no key: see [Token.Objects].
+const checkPrefix = labelPrefix + "check/"
+
 // keyTemplate is how a wrapping key is made. Everything is spelled out, because defaults differ: a token may add CKA_WRAP and
 // CKA_UNWRAP by itself (SoftHSM does), with which keys could be taken out under this one.
 func keyTemplate(id hsm.ID, label string) []*p11.Attribute {
@@ -39,6 +42,17 @@ func keyTemplate(id hsm.ID, label string) []*p11.Attribute {
 }
 
 const keyLen = 32
+
+// throwawayTemplate is how an AES key for a test is made: as others are, but, if it can be, as an object of the session, which ends with it.
+func throwawayTemplate(id hsm.ID, ofToken bool) []*p11.Attribute {
+	template := keyTemplate(id, checkPrefix+id.String())
+	for i, a := range template {
+		if a.Type == p11.CKA_TOKEN {
+			template[i] = p11.NewAttribute(p11.CKA_TOKEN, ofToken)
+		}
+	}
+	return template
+}
 
 // curve is the value of CKA_EC_PARAMS for P-256: the object identifier 1.2.840.10045.3.1.7 (PKCS #11 v2.40, Current Mechanisms, section 2.3.3;
 // RFC 5480, section 2.1.1.1).

@@ -28,6 +28,7 @@ type Token struct {
 	module module
 	info   Info
 	disk   disk
+	iv     IVSource // constant after opening
 
 	// openings knows which sessions are open. Handles are proved again before they are used on sessions that were opened after they were
 	// proved: after a reconnect a handle may name another key.
@@ -161,6 +162,7 @@ func newToken(ctx context.Context, m module, c Config, create bool) (*Token, err
 		module:  m,
 		info:    info,
 		disk:    disk{dir: c.SyncDir},
+		iv:      c.IV,
 		closed:  make(chan struct{}),
 		release: func() {},
 	}
@@ -175,6 +177,11 @@ func newToken(ctx context.Context, m module, c Config, create bool) (*Token, err
 	}
 	if err := t.data.fill(); err != nil {
 		return nil, err
+	}
+	if create && c.FoundIV != nil {
+		if err := t.findIV(ctx, c.FoundIV); err != nil {
+			return nil, err
+		}
 	}
 	if err := t.openCanary(ctx, create); err != nil {
 		return nil, err
@@ -302,6 +309,9 @@ func (t *Token) explainLogin(err error) error {
 	}
 	return &again
 }
+
+// IV returns who makes the IVs, which Init may have found out.
+func (t *Token) IV() IVSource { return t.iv }
 
 // Info returns what the token said of itself when it was opened.
 func (t *Token) Info() Info { return t.info }

@@ -199,6 +199,11 @@ func (w watched) generate(template []*p11.Attribute) error {
 	return w.module.generate(template)
 }
 
+func (w watched) generateOn(s p11.SessionHandle, template []*p11.Attribute) (p11.ObjectHandle, error) {
+	defer w.dog.in("C_GenerateKey", slow)()
+	return w.module.generateOn(s, template)
+}
+
 func (w watched) generatePair(public, private []*p11.Attribute) error {
 	defer w.dog.in("C_GenerateKeyPair", slow)()
 	return w.module.generatePair(public, private)
@@ -224,7 +229,7 @@ func (w watched) random(ctx context.Context, p []byte) error {
 	return w.module.random(ctx, p)
 }
 
-func (w watched) encrypt(s p11.SessionHandle, key p11.ObjectHandle, iv *[hsm.IVSize]byte, out, plaintext, aad []byte) (int, error) {
+func (w watched) encrypt(s p11.SessionHandle, key p11.ObjectHandle, iv *[hsm.IVSize]byte, out, plaintext, aad []byte) (int, bool, error) {
 	defer w.dog.in("C_Encrypt", quick)()
 	return w.module.encrypt(s, key, iv, out, plaintext, aad)
 }

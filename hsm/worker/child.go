@@ -30,6 +30,7 @@ type setting struct {
 	Sessions              int
 	Lanes                 int
 	SessionCopies         bool
+	IV                    pkcs11.IVSource
 	SyncDir               string
 	Uncertain             bool // pkcs11.Config.PINUncertain
 
@@ -41,6 +42,7 @@ type setting struct {
 func settingOf(c pkcs11.Config) setting {
 	return setting{
 		Module: c.Module, Label: c.Label, Serial: c.Serial, Sessions: c.Sessions, SessionCopies: c.SessionCopies, SyncDir: c.SyncDir,
+		IV: c.IV,
 	}
 }
 
@@ -48,6 +50,7 @@ func (s *setting) config() pkcs11.Config {
 	return pkcs11.Config{
 		Module: s.Module, Label: s.Label, Serial: s.Serial, Sessions: s.Sessions, SessionCopies: s.SessionCopies, SyncDir: s.SyncDir,
 		PINUncertain: func() bool { return s.Uncertain },
+		IV:           s.IV,
 	}
 }
 
