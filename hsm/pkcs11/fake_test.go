@@ -43,6 +43,11 @@ type fake struct {
 	forge      bool            // signatures are of something else
 	rawPoint   bool            // CKA_EC_POINT is not wrapped
 	reuse      bool            // a session gets the lowest number that is free
+	namesakes  int             // tokens that have the same label
+	room       int             // for objects, if it is not 0
+	noImport   bool            // C_CreateObject refuses secret keys
+	leaky      bool            // keys are given away
+	shortID    bool            // two bytes of CKA_ID are kept
 	iv         fakeIV          // what is done with an IV that is given
 	noSession  bool            // there are no keys that belong to a session
 
@@ -307,6 +312,9 @@ func (f *fake) attributes(s p11.SessionHandle, h p11.ObjectHandle, types ...uint
 	}
 	var read []*p11.Attribute
 	for _, t := range types {
+		if t == p11.CKA_VALUE && !f.leaky {
+			return nil, fault("C_GetAttributeValue", p11.Error(p11.CKR_ATTRIBUTE_SENSITIVE))
+		}
 		read = append(read, &p11.Attribute{Type: t, Value: o.attributes[t]})
 	}
 	return read, nil
@@ -345,6 +353,15 @@ func (f *fake) makeKey(s p11.SessionHandle, template []*p11.Attribute) (p11.Obje
 		o.session = s
 	}
 	maps.Copy(o.attributes, f.forced)
+	if f.room > 0 && len(f.objects) >= f.room {
+		return 0, fault("C_GenerateKey", p11.Error(p11.CKR_DEVICE_MEMORY))
+	}
+	if f.leaky {
+		o.attributes[p11.CKA_VALUE] = []byte("the key")
+	}
+	if f.shortID {
+		o.attributes[p11.CKA_ID] = o.attributes[p11.CKA_ID][:2]
+	}
 	f.add(o)
 	return p11.ObjectHandle(f.last), nil
 }
@@ -394,6 +411,17 @@ func (f *fake) create(s p11.SessionHandle, template []*p11.Attribute) (p11.Objec
 	o := &fakeObject{attributes: map[uint][]byte{}}
 	for _, a := range template {
 		o.attributes[a.Type] = a.Value
+	}
+	if value := o.attributes[p11.CKA_VALUE]; value != nil {
+		if f.noImport {
+			return 0, fault("C_CreateObject", p11.Error(p11.CKR_TEMPLATE_INCONSISTENT))
+		}
+		block, err := aes.NewCipher(value)
+		if err != nil {
+			return 0, err
+		}
+		o.aead, _ = cipher.NewGCM(block)
+		o.session = s
 	}
 	f.last++
 	f.objects[p11.ObjectHandle(f.last)] = o
@@ -550,6 +578,32 @@ func (f *fake) cipher(function string, s p11.SessionHandle, h p11.ObjectHandle) 
 		err = fault(function+"Init", p11.Error(p11.CKR_USER_NOT_LOGGED_IN))
 	}
 	return o, err
+}
+
+func (f *fake) figures() (tokenFigures, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	figures := tokenFigures{slot: 7, sessions: f.limit, namesakes: 1 + f.namesakes}
+	if f.room > 0 {
+		figures.totalMemory, figures.freeMemory = uint(f.room)*100, uint(f.room-len(f.objects))*100
+	}
+	return figures, nil
+}
+
+func (f *fake) wrap(s p11.SessionHandle, mechanism uint, by, key p11.ObjectHandle) ([]byte, error) {
+	defer f.mu.Unlock()
+	if err := f.begin("C_WrapKey", s); err != nil {
+		return nil, err
+	}
+	if !f.leaky && !sameValue(f.objects[key].attributes[p11.CKA_EXTRACTABLE], []byte{1}) {
+		return nil, fault("C_WrapKey", p11.Error(p11.CKR_KEY_UNEXTRACTABLE))
+	}
+	return make([]byte, 40), nil
+}
+
+func (f *fake) query(s p11.SessionHandle, key p11.ObjectHandle, iv, plaintext, aad []byte) ([]byte, error) {
+	defer f.mu.Unlock()
+	return nil, f.begin("C_Encrypt (query)", s)
 }
 
 func (f *fake) close() error { return nil }

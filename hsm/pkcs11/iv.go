@@ -113,13 +113,19 @@ func ivFault(what string) error {
 // way is believed only if what was encrypted so opens with the IV that is said to have been used, and with no other, twice. So a device that takes an IV
 // and uses another is not taken for one that uses it. The error says what each way came to.
 func detectIV(m module, s *session, key p11.ObjectHandle) (IVSource, error) {
-	var all []error
+	var all []string
+	var missing *Error
 	for source := range IVSource(len(ivSources)) {
 		err := tryIV(m, source, s, key)
 		if err == nil {
 			return source, nil
 		}
-		all = append(all, fmt.Errorf("%v: %w", source, withoutKind(err)))
+		all = append(all, fmt.Sprintf("%v: %s", source, answer(err)))
+		if e, ok := errors.AsType[*Error](err); ok && has(err, p11.CKR_MECHANISM_INVALID, p11.CKR_FUNCTION_NOT_SUPPORTED) && source == IVHost {
+			missing = e
+		} else if missing != nil && !has(err, missing.Code) {
+			missing = nil
+		}
 		if hopeless(err) {
 			break
 		}
@@ -127,7 +133,10 @@ func detectIV(m module, s *session, key p11.ObjectHandle) (IVSource, error) {
 			return 0, err
 		}
 	}
-	return 0, fmt.Errorf("%w: the token does not encrypt with AES-GCM in any way that is known here: %w", hsm.ErrUnavailable, errors.Join(all...))
+	if missing != nil {
+		return 0, &Error{Function: missing.Function, Code: missing.Code, Kind: hsm.ErrUnavailable, Detail: "the token has no AES-GCM (CKM_AES_GCM), or its policy forbids it"}
+	}
+	return 0, fmt.Errorf("%w: the token does not encrypt with AES-GCM in any way that is known here: %s", hsm.ErrUnavailable, strings.Join(all, "; "))
 }
 
 // findIV finds out who makes IVs, with a key that is destroyed again, and tells found. The key is an object of the session unless the token has no such keys.
@@ -176,7 +185,7 @@ func tryIV(m module, source IVSource, s *session, key p11.ObjectHandle) error {
 		sealed := append([]byte(nil), s.buf[:n]...)
 		n, err = m.decrypt(s.handle, key, &iv, s.buf[:len(sealed)], sealed, []byte(aad))
 		if err != nil {
-			return fmt.Errorf("what was encrypted does not open with the IV that should have been used: %w", err)
+			return unavailable("opening what was encrypted with the IV that should have been used", err)
 		}
 		if string(s.buf[:n]) != text {
 			return ivFault("what was encrypted opens to something else")
@@ -192,14 +201,6 @@ func tryIV(m module, source IVSource, s *session, key p11.ObjectHandle) error {
 		}
 	}
 	return nil
-}
-
-// withoutKind is for a message that has said the kind of the error already.
-func withoutKind(err error) error {
-	if e, ok := err.(*Error); ok {
-		return errors.New(strings.TrimPrefix(e.Error(), e.Kind.Error()+": "))
-	}
-	return err
 }
 
 // ivRemedy adds to err, of the first use of the canary on s, what to do if who makes the IV was the reason: it tries the other ways, with the same key, and

@@ -88,12 +88,12 @@ func TestDetectIV(t *testing.T) {
 		{name: "moved", device: ivMoved, want: IVReturned},
 		{name: "overwritten", device: ivOverwritten, want: IVReturned},
 		{name: "ignored", device: lying(ivOfCaller), fails: []string{
-			"host: what was encrypted does not open with the IV that should have been used: ",
+			"host: C_Decrypt: CKR_GENERAL_ERROR",
 			"device-zeroed: C_Encrypt: it gave no IV, or zero", "device-appended: C_Encrypt: it wrote 45 bytes",
 			"device-returned: C_Encrypt: it left the IV that it was given"}},
-		{name: "a lie about the buffer", device: lying(ivZeroed), fails: []string{"device-zeroed: what was encrypted does not open"}},
-		{name: "a lie after the tag", device: lying(ivAppended), fails: []string{"device-appended: what was encrypted does not open"}},
-		{name: "a lie in the parameters", device: lying(ivMoved), fails: []string{"device-returned: what was encrypted does not open"}},
+		{name: "a lie about the buffer", device: lying(ivZeroed), fails: []string{"device-zeroed: C_Decrypt: CKR_GENERAL_ERROR"}},
+		{name: "a lie after the tag", device: lying(ivAppended), fails: []string{"device-appended: C_Decrypt: CKR_GENERAL_ERROR"}},
+		{name: "a lie in the parameters", device: lying(ivMoved), fails: []string{"device-returned: C_Decrypt: CKR_GENERAL_ERROR"}},
 		{name: "always the same", device: constant(ivZeroed), fails: []string{"device-zeroed: C_Encrypt: it used the same IV twice"}},
 		{name: "16 bytes appended", device: func(given *[hsm.IVSize]byte) (used, left [hsm.IVSize]byte, moved bool, appended []byte, code uint) {
 			used, left, moved, appended, code = ivAppended(given)

@@ -361,6 +361,53 @@ func (l *library) random(ctx context.Context, p []byte) error {
 	return nil
 }
 
+func (l *library) figures() (tokenFigures, error) {
+	t, err := l.raw.GetTokenInfo(l.slot)
+	if err != nil {
+		return tokenFigures{}, fault("C_GetTokenInfo", err)
+	}
+	_, tokens, err := list(l.raw, l.path)
+	if err != nil {
+		return tokenFigures{}, err
+	}
+	f := tokenFigures{slot: l.slot, totalMemory: known(t.TotalPrivateMemory), freeMemory: known(t.FreePrivateMemory)}
+	for _, n := range []uint{known(t.MaxSessionCount), known(t.MaxRwSessionCount)} {
+		if n != 0 && (f.sessions == 0 || n < f.sessions) {
+			f.sessions = n
+		}
+	}
+	for _, other := range tokens {
+		if other.Label == t.Label {
+			f.namesakes++
+		}
+	}
+	return f, nil
+}
+
+// known returns n, or 0 if the token says that it does not say. CK_EFFECTIVELY_INFINITE is 0 already.
+func known(n uint) uint {
+	if n == p11.CK_UNAVAILABLE_INFORMATION {
+		return 0
+	}
+	return n
+}
+
+func (l *library) wrap(s p11.SessionHandle, mechanism uint, by, key p11.ObjectHandle) ([]byte, error) {
+	wrapped, err := l.raw.WrapKey(s, []*p11.Mechanism{p11.NewMechanism(mechanism, nil)}, by, key)
+	return wrapped, fault("C_WrapKey", err)
+}
+
+// query is miekg's Encrypt, which asks for the length first. What that leaves behind holds no secret here.
+func (l *library) query(s p11.SessionHandle, key p11.ObjectHandle, iv, plaintext, aad []byte) ([]byte, error) {
+	params := p11.NewGCMParams(iv, aad, hsm.TagSize*8)
+	defer params.Free()
+	if err := l.raw.EncryptInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_GCM, params)}, key); err != nil {
+		return nil, fault("C_EncryptInit", err)
+	}
+	sealed, err := l.raw.Encrypt(s, plaintext)
+	return sealed, fault("C_Encrypt", err)
+}
+
 // close closes crypto11, which finalises the library, and logs out with that. crypto11 may wait for ever, so the caller waits for
 // as long as it wants.
 func (l *library) close() error {

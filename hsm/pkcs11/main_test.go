@@ -28,7 +28,11 @@ var aad = []byte("aad")
 func TestMain(m *testing.M) {
 	dir := os.Getenv("STRONGROOM_TEST_TOKEN")
 	if dir == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if faultDir != "" {
+			os.RemoveAll(faultDir)
+		}
+		os.Exit(code)
 	}
 	if err := child(context.Background(), dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)

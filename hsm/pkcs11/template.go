@@ -176,20 +176,22 @@ func sameValue(got, want []byte) bool {
 
 func attributeName(typ uint) string {
 	name, ok := map[uint]string{
-		p11.CKA_CLASS:             "CKA_CLASS",
-		p11.CKA_KEY_TYPE:          "CKA_KEY_TYPE",
-		p11.CKA_VALUE_LEN:         "CKA_VALUE_LEN",
-		p11.CKA_TOKEN:             "CKA_TOKEN",
-		p11.CKA_PRIVATE:           "CKA_PRIVATE",
-		p11.CKA_SENSITIVE:         "CKA_SENSITIVE",
-		p11.CKA_EXTRACTABLE:       "CKA_EXTRACTABLE",
-		p11.CKA_ALWAYS_SENSITIVE:  "CKA_ALWAYS_SENSITIVE",
-		p11.CKA_NEVER_EXTRACTABLE: "CKA_NEVER_EXTRACTABLE",
-		p11.CKA_WRAP:              "CKA_WRAP",
-		p11.CKA_UNWRAP:            "CKA_UNWRAP",
-		p11.CKA_DERIVE:            "CKA_DERIVE",
-		p11.CKA_SIGN:              "CKA_SIGN",
-		p11.CKA_DECRYPT:           "CKA_DECRYPT",
+		p11.CKA_CLASS:              "CKA_CLASS",
+		p11.CKA_KEY_TYPE:           "CKA_KEY_TYPE",
+		p11.CKA_VALUE_LEN:          "CKA_VALUE_LEN",
+		p11.CKA_TOKEN:              "CKA_TOKEN",
+		p11.CKA_PRIVATE:            "CKA_PRIVATE",
+		p11.CKA_SENSITIVE:          "CKA_SENSITIVE",
+		p11.CKA_EXTRACTABLE:        "CKA_EXTRACTABLE",
+		p11.CKA_ALWAYS_SENSITIVE:   "CKA_ALWAYS_SENSITIVE",
+		p11.CKA_NEVER_EXTRACTABLE:  "CKA_NEVER_EXTRACTABLE",
+		p11.CKA_WRAP:               "CKA_WRAP",
+		p11.CKA_UNWRAP:             "CKA_UNWRAP",
+		p11.CKA_DERIVE:             "CKA_DERIVE",
+		p11.CKA_SIGN:               "CKA_SIGN",
+		p11.CKA_DECRYPT:            "CKA_DECRYPT",
+		p11.CKA_MODIFIABLE:         "CKA_MODIFIABLE",
+		p11.CKA_ALLOWED_MECHANISMS: "CKA_ALLOWED_MECHANISMS",
 	}[typ]
 	if !ok {
 		return fmt.Sprintf("attribute 0x%X", typ)
