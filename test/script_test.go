@@ -50,6 +50,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    exits,
 			"expand":   expand,
+			"faulty":   faultyModule,
 			"field":    field,
 			"freeport": freePort,
 			"get":      get,

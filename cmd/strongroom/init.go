@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -170,13 +171,18 @@ const pinVariable = "STRONGROOM_PIN"
 // readPIN returns the user PIN: from the configured file, from the environment, or from a person at the terminal. It is never an argument, which
 // everybody on the machine could read. The caller wipes it.
 func readPIN(ctx context.Context, h HSMConfig) ([]byte, error) {
+	return readPINNamed(ctx, h, "hsm.pin_file")
+}
+
+// readPINNamed is readPIN where the file is named by something else.
+func readPINNamed(ctx context.Context, h HSMConfig, file string) ([]byte, error) {
 	if h.PINFile != "" {
 		info, err := os.Stat(h.PINFile)
 		if err != nil {
-			return nil, fmt.Errorf("hsm.pin_file: %w", err)
+			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		if info.Mode().Perm()&0o077 != 0 {
-			return nil, hint(fmt.Errorf("hsm.pin_file: %s: mode %04o lets others read the secret", h.PINFile, info.Mode().Perm()), "chmod 600 "+h.PINFile)
+			return nil, hint(fmt.Errorf("%s: %s: mode %04o lets others read the secret", file, h.PINFile, info.Mode().Perm()), "chmod 600 "+h.PINFile)
 		}
 		return pkcs11.PINFile(h.PINFile)()
 	}
@@ -187,7 +193,7 @@ func readPIN(ctx context.Context, h HSMConfig) ([]byte, error) {
 	fd := int(os.Stdin.Fd())
 	state, err := term.GetState(fd)
 	if err != nil { // not a terminal
-		return nil, hint(errors.New("no PIN: there is no hsm.pin_file, no "+pinVariable+" and no terminal to ask on"), "set hsm.pin_file in the configuration")
+		return nil, hint(errors.New("no PIN: there is no "+file+", no "+pinVariable+" and no terminal to ask on"), "set "+strings.Replace(file, "hsm.pin_file", "hsm.pin_file in the configuration", 1))
 	}
 	defer term.Restore(fd, state) // an interrupted prompt leaves the echo off
 	fmt.Fprintf(os.Stderr, "PIN of token %s%s: ", h.TokenLabel, h.TokenSerial)
