@@ -120,51 +120,15 @@ func (t *Token) Forget(ctx context.Context, id hsm.ID) error {
 
 // Objects implements [hsm.Device]. The canary is not among them, nor is what was made for a test.
 func (t *Token) Objects(ctx context.Context) ([]hsm.Object, error) {
-	var list []hsm.Object
-	err := t.alone(ctx, func(s *session) error {
-		list = nil
-		found, err := t.module.find(s.handle, anything())
-		if err != nil {
-			return err
-		}
-		handles := make(map[hsm.ID]objects, len(found))
-		for _, o := range found {
-			if err := ctx.Err(); err != nil {
-				s.sound = true
-				return err
-			}
-			read, err := t.module.attributes(s.handle, o, p11.CKA_CLASS, p11.CKA_ID, p11.CKA_LABEL)
-			if stale(err) || has(err, p11.CKR_ATTRIBUTE_TYPE_INVALID, p11.CKR_ATTRIBUTE_SENSITIVE) {
-				continue // destroyed since by another process, or not ours
-			}
-			if err != nil {
-				return err
-			}
-			class, id, label := read[0].Value, read[1].Value, string(read[2].Value)
-			if len(id) != len(hsm.ID{}) || !strings.HasPrefix(label, labelPrefix) || strings.HasPrefix(label, checkPrefix) {
-				continue
-			}
-			there, listed := handles[hsm.ID(id)]
-			there.sort(o, class)
-			if len(there.all()) == 0 {
-				continue
-			}
-			if handles[hsm.ID(id)] = there; !listed && hsm.ID(id) != canaryID {
-				list = append(list, hsm.Object{ID: hsm.ID(id), Label: label})
-			}
-		}
-		if len(handles[canaryID].secret) == 0 {
-			return t.believe(s)
-		}
-		for id, there := range handles {
-			if h := append(there.secret, there.private...); len(h) == 1 && t.keys.get(id) == nil {
-				t.keys.put(id, &key{handle: h[0]}) // to be proved when it is used
-			}
-		}
-		return nil
-	})
+	all, err := t.Survey(ctx)
 	if err != nil {
 		return nil, err
+	}
+	var list []hsm.Object
+	for _, h := range all {
+		if !h.Canary && !strings.HasPrefix(h.Label, checkPrefix) {
+			list = append(list, h.Object)
+		}
 	}
 	return list, nil
 }

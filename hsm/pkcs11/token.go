@@ -27,6 +27,7 @@ import (
 type Token struct {
 	module module
 	info   Info
+	flags  uint // of the token, CKF_*, right before the login
 	disk   disk
 	iv     IVSource // constant after opening
 
@@ -161,6 +162,7 @@ func newToken(ctx context.Context, m module, c Config, create bool) (*Token, err
 	t := &Token{
 		module:  m,
 		info:    info,
+		flags:   flags,
 		disk:    disk{dir: c.SyncDir},
 		iv:      c.IV,
 		closed:  make(chan struct{}),
