@@ -110,6 +110,8 @@ type Tx interface {
 	Key(id KeyID) (*Key, error)
 	// KeyOfMaterial returns the key that the material belongs to.
 	KeyOfMaterial(id hsm.ID) (KeyID, error)
+	// Tombstone returns the key that a material belonged to, and when it was destroyed.
+	Tombstone(material hsm.ID) (KeyID, time.Time, error)
 	// Keys lists the keys of an account in states that a client can see, by the text of their ids after the one given.
 	Keys(account string, after KeyID, limit int) ([]KeyID, error)
 	// KeysInState lists keys of all accounts in the state, the earliest deletion date first. With a due time that is not zero, only those

@@ -310,6 +310,16 @@ func testDelete(t *testing.T, a, b kms.Store) {
 			_, material := tx.KeyOfMaterial(k.Materials[1].ID)
 			_, granted := tx.Grant(k.ID, grant.ID)
 			_, use := tx.KeyUse(k.ID)
+			buried, destroyed, err := tx.Tombstone(k.Materials[1].ID)
+			if state == kms.StateDestroying {
+				want(t, err, nil)
+				same(t, buried, k.ID)
+				if since := time.Since(destroyed); since < 0 || since > time.Minute {
+					t.Errorf("destroyed on %v", destroyed)
+				}
+			} else {
+				want(t, err, kms.ErrNotStored)
+			}
 			for _, err := range []error{key, alias, material, granted, use} {
 				if goes {
 					want(t, err, kms.ErrNotStored)

@@ -188,6 +188,12 @@ func sqliteCode(err error) sqlite3.ErrNo {
 	return e.Code
 }
 
+// damaged reports whether err means that the file is not, or not any more, one of SQLite's.
+func damaged(err error) bool {
+	code := sqliteCode(err)
+	return code == sqlite3.ErrCorrupt || code == sqlite3.ErrNotADB
+}
+
 // retryable reports whether err means that another held a lock, and nothing was done.
 func retryable(err error) bool {
 	code := sqliteCode(err)

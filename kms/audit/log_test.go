@@ -132,6 +132,9 @@ func verify(t *testing.T, dir string, s *testSigner) *Report {
 	if r.Finding != nil {
 		t.Fatal(r.Finding)
 	}
+	if r.UnsealedSince.IsZero() != (r.Unsealed == 0) || r.UnsealedSince.After(time.Now()) {
+		t.Errorf("%d records are unsealed, since %v", r.Unsealed, r.UnsealedSince)
+	}
 	return r
 }
 

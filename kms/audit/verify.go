@@ -38,6 +38,9 @@ type Report struct {
 	// Unsealed is how many records after that are chained but not signed: who can write the files could have changed them.
 	Unsealed uint64
 
+	// UnsealedSince is when the first of them was written, or somewhat later, and zero if there are none.
+	UnsealedSince time.Time
+
 	// Closed says that the last line is a checkpoint that says that the log was closed. Then nothing is unsealed.
 	Closed bool
 
@@ -204,7 +207,12 @@ func (v *verifier) next(line []byte) *Finding {
 		if n, ok := v.past.records(c.head.Sequence); ok && c.head.Sequence > v.sealed {
 			v.sealed, v.sealedRecords = c.head.Sequence, n
 			v.r.Sealed = Position{c.head.Sequence, c.time}
+			if v.r.UnsealedSince = c.time; n == records {
+				v.r.UnsealedSince = time.Time{}
+			}
 		}
+	} else if v.r.UnsealedSince.IsZero() {
+		v.r.UnsealedSince = at
 	}
 	v.r.Records = records
 	v.r.Lines++
