@@ -86,6 +86,8 @@ func TestBashCompletion(t *testing.T) {
 		{[]string{"user", ""}, "create list show tag delete", "key session"},
 		{[]string{"access-key", "create", "--"}, "--user --root --config --dir", "--endpoint"},
 		{[]string{"audit", "show", "--outcome", ""}, "ok denied failed", "--since"},
+		{[]string{"doc"}, "doctor", "decrypt"},
+		{[]string{"doctor", "--"}, "--fix --json --config --dir", "--endpoint --user"},
 		{[]string{"encrypt", "--in", ""}, "", "--key --in help"}, // files, which bash knows better
 		{[]string{"key", "describe", ""}, "", "help h"},
 		{[]string{"keypair", "--key", "$(touch ran)", "`touch ran`", "--spec", ""}, "SM2", ""},

@@ -185,10 +185,22 @@ func (c *Config) rig(ctx context.Context) (rigOptions, error) {
 
 // loadConfig reads a configuration file. Its error names everything that is wrong with it, by key.
 func loadConfig(ctx context.Context, path string) (*Config, error) {
-	if path == "" {
-		return nil, misuse("which configuration? --config FILE is required")
+	c, faults, err := readConfig(ctx, path)
+	if err != nil {
+		return nil, err
 	}
-	c := &Config{
+	if len(faults) > 0 {
+		return nil, misuse("%s:\n  %s", path, strings.Join(faults, "\n  "))
+	}
+	return c, nil
+}
+
+// readConfig reads a configuration file and returns what it says, and all that is wrong with that, by key. The error is that it cannot be read at all.
+func readConfig(ctx context.Context, path string) (c *Config, faults []string, err error) {
+	if path == "" {
+		return nil, nil, misuse("which configuration? --config FILE is required")
+	}
+	c = &Config{
 		Listen:      "127.0.0.1:8200",
 		Region:      "local-1",
 		Partition:   "aws",
@@ -202,24 +214,20 @@ func loadConfig(ctx context.Context, path string) (*Config, error) {
 	if err != nil {
 		var pe toml.ParseError
 		if errors.As(err, &pe) {
-			return nil, misuse("%s: %s", path, strings.TrimSpace(pe.ErrorWithPosition()))
+			return nil, nil, misuse("%s: %s", path, strings.TrimSpace(pe.ErrorWithPosition()))
 		}
-		return nil, misuse("read the configuration: %w", err)
+		return nil, nil, misuse("read the configuration: %w", err)
 	}
-	var faults []string
 	for _, key := range meta.Undecoded() {
 		faults = append(faults, fmt.Sprintf("%s: no such key", key))
 	}
 	faults = append(faults, c.check(ctx)...)
-	if len(faults) > 0 {
-		return nil, misuse("%s:\n  %s", path, strings.Join(faults, "\n  "))
-	}
 	file := strings.TrimPrefix(c.Store, "sqlite:")
 	if c.Audit.Dir == "" {
 		c.Audit.Dir = filepath.Join(filepath.Dir(file), "audit")
 	}
 	c.HSM.pinNote = notePath(file)
-	return c, nil
+	return c, faults, nil
 }
 
 var (

@@ -53,6 +53,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Description: `To see it work:        strongroom demo
 To try it:             strongroom dev --dir ./rig     then, in another terminal:  . ./rig/env
 To run it:             strongroom init --config FILE  then                        strongroom serve --config FILE
+If something is wrong: strongroom doctor --config FILE
 
 Exit codes: 0 done, 1 failed, 2 used wrongly, 3 the token refused the PIN.`,
 		Version:              version(),
@@ -79,6 +80,7 @@ Exit codes: 0 done, 1 failed, 2 used wrongly, 3 the token refused the PIN.`,
 			sessionCommand(),
 			explainCommand(),
 			auditCommand(),
+			doctorCommand(),
 			keyCommand(),
 			aliasCommand(),
 			grantCommand(),

@@ -70,16 +70,28 @@ type place struct {
 	attestation func(context.Context) (attest.Options, error)
 }
 
-// findPlace returns the place that the flags of c name.
-func findPlace(c *cli.Context) (*place, error) {
-	config, dir := c.String("config"), c.String("dir")
+// namedPlace returns the configuration or the rig's directory, one of them, that the flags of c name.
+func namedPlace(c *cli.Context) (config, dir string, err error) {
+	config, dir = c.String("config"), c.String("dir")
 	switch {
 	case config == "" && dir == "":
-		return nil, hint(misuse("which deployment? --config FILE or --dir DIR is required"),
+		return "", "", hint(misuse("which deployment? --config FILE or --dir DIR is required"),
 			"--config names the file that serve is given, and so does "+configVariable, "--dir is for a rig of strongroom dev")
 	case config != "" && dir != "" && config != os.Getenv(configVariable): // what is said now counts more than what was set once
-		return nil, misuse("--config and --dir name two deployments")
+		return "", "", misuse("--config and --dir name two deployments")
 	case dir != "":
+		return "", dir, nil
+	}
+	return config, "", nil
+}
+
+// findPlace returns the place that the flags of c name.
+func findPlace(c *cli.Context) (*place, error) {
+	config, dir, err := namedPlace(c)
+	if err != nil {
+		return nil, err
+	}
+	if dir != "" {
 		return findRig(dir)
 	}
 	loaded, err := loadConfig(c.Context, config)
