@@ -201,6 +201,7 @@ func TestKill(t *testing.T) {
 		l.checkAudit(t, dir)
 		s.stop(t)
 		checkObjects(t, dir, keys)
+		checkDoctor(t, dir)
 		if t.Failed() {
 			t.Fatalf("in round %d; the server's log:\n%s", rounds, s.log.String())
 		}
