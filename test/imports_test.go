@@ -31,6 +31,7 @@ var imports = map[string]string{
 	"softhsm/fault":         "",
 	"cmd/strongroom":        "awsapi hsm hsm/pkcs11 hsm/worker keyspec kms kms/attest kms/attest/attesttest kms/audit kms/policy softhsm store",
 	"test/bench":            "softhsm",
+	"test/tokens":           "hsm/pkcs11",
 }
 
 // modules says which packages may import what other people wrote. Each dependency has few users, and the service has none.
@@ -60,8 +61,8 @@ var kept = map[string]string{
 	"unsafe":       "hsm/pkcs11",
 	"database/sql": "store",
 	"net/http":     "awsapi cmd/strongroom test/bench",
-	"os/exec":      "cmd/strongroom hsm/worker softhsm/fault test/bench",
-	"os":           "cmd/strongroom hsm/pkcs11 hsm/worker kms/audit softhsm softhsm/fault store test/bench",
+	"os/exec":      "cmd/strongroom hsm/worker softhsm/fault test/bench test/tokens",
+	"os":           "cmd/strongroom hsm/pkcs11 hsm/worker kms/audit softhsm softhsm/fault store test/bench test/tokens",
 }
 
 func TestImports(t *testing.T) {

@@ -66,6 +66,10 @@ type HSMConfig struct {
 	// Module is the absolute path of the PKCS#11 library. Required.
 	Module string `toml:"module"`
 
+	// InitArgs is handed to the library when it is initialised (pReserved of C_Initialize). Only NSS's softokn is known to want it; most others
+	// refuse to start with it. Default: none.
+	InitArgs string `toml:"init_args"`
+
 	// TokenLabel or TokenSerial chooses the token; slot numbers change and are no way to. Exactly one is required.
 	TokenLabel  string `toml:"token_label"`
 	TokenSerial string `toml:"token_serial"`
@@ -293,6 +297,9 @@ func (c *Config) check(ctx context.Context) []string {
 	}
 	if (c.HSM.TokenLabel == "") == (c.HSM.TokenSerial == "") {
 		fault("hsm.token_label", "exactly one of token_label and token_serial is required")
+	}
+	if strings.Contains(c.HSM.InitArgs, "\x00") {
+		fault("hsm.init_args", "it has a zero byte in it, which ends it")
 	}
 	if c.HSM.PINFile != "" {
 		file("hsm.pin_file", c.HSM.PINFile)

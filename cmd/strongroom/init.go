@@ -153,6 +153,7 @@ func tokenConfig(ctx context.Context, h HSMConfig) pkcs11.Config {
 	c := pkcs11.Config{
 		IV:            iv,
 		Module:        h.Module,
+		InitArgs:      h.InitArgs,
 		Label:         h.TokenLabel,
 		Serial:        h.TokenSerial,
 		PIN:           func() ([]byte, error) { return readPIN(ctx, h) },

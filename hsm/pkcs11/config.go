@@ -12,6 +12,10 @@ type Config struct {
 	// Module is the path of the vendor's PKCS #11 library, such as /usr/lib/softhsm/libsofthsm2.so.
 	Module string
 
+	// InitArgs is handed to the library in C_Initialize as pReserved, ended by a zero byte. PKCS #11 v2.40 has nothing there (section 5.4), so
+	// it is empty for nearly all libraries, and refused by most where it is not.
+	InitArgs string
+
 	// Label or Serial, exactly one of them, chooses the token among those that Module offers. Labels are not unique: if two tokens
 	// have this one, only the serial number will do. Slot numbers cannot be used, because they change.
 	Label, Serial string
@@ -84,6 +88,8 @@ func (c Config) check() error {
 		return errors.New("no PIN is given for the token")
 	case int(c.IV) >= len(ivSources):
 		return fmt.Errorf("there is no %v", c.IV)
+	case strings.Contains(c.InitArgs, "\x00"):
+		return errors.New("the argument of C_Initialize has a zero byte in it")
 	case c.Sessions < 0:
 		return fmt.Errorf("%d sessions are too few", c.Sessions)
 	}

@@ -83,7 +83,7 @@ func fault(function string, err error) error {
 	}
 	e := &Error{Function: function, Code: code, Kind: hsm.ErrUnavailable}
 	for _, r := range remedies {
-		if slices.Contains(r.codes, code) && (r.function == "" || r.function == function) {
+		if (len(r.codes) == 0 || slices.Contains(r.codes, code)) && (r.function == "" || r.function == function) {
 			e.Detail = r.text
 			if r.kind != nil {
 				e.Kind = r.kind
@@ -116,7 +116,7 @@ func codeOf(err error) (uint, bool) {
 // remedies says of families of CKR_ values (PKCS #11 v2.40, section 5.1) which kind of error they are, if it is not
 // hsm.ErrUnavailable, and what an operator can do. The first that fits counts.
 var remedies = []struct {
-	codes    []uint
+	codes    []uint // any, if empty
 	function string // any, if empty
 	kind     error
 	text     string
@@ -205,6 +205,12 @@ var remedies = []struct {
 	{
 		codes: []uint{p11.CKR_PIN_INCORRECT, p11.CKR_PIN_INVALID, p11.CKR_PIN_LEN_RANGE},
 		text:  "correct the PIN",
+	},
+	{
+		// Where the argument is not wanted, or wanted and not there, the answer is ARGUMENTS_BAD; NSS has values of its own for a database that
+		// it cannot open.
+		function: "C_Initialize",
+		text:     "the PKCS#11 module does not start: see its own configuration, and hsm.init_args, which few modules want and others refuse",
 	},
 	{
 		codes: []uint{p11.CKR_PIN_LOCKED},

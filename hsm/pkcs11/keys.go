@@ -27,7 +27,7 @@ func (t *Token) alone(ctx context.Context, f func(*session) error) error {
 
 // Generate implements [hsm.Device]. The label must begin with "strongroom/", which is how our keys are told from others.
 //
-// What an earlier attempt left half made, see [Token.tidyKeys], is destroyed first. A key that is whole is never destroyed here, unless it was
+// What an earlier attempt left half made, see [Token.tidyKeys] and [Token.interrupted], is destroyed first. A key that is whole is never destroyed here, unless it was
 // made by the same call. As with [Token.GenerateSigner], two processes must not make the same key at the same time.
 func (t *Token) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref, error) {
 	if err := checkName(id, label); err != nil {
@@ -42,8 +42,11 @@ func (t *Token) Generate(ctx context.Context, id hsm.ID, label string) (hsm.Ref,
 		if len(there.private)+len(there.public) > 0 {
 			return fmt.Errorf("%w: the id %v is a signer's", hsm.ErrNoKey, id)
 		}
-		found, err := t.tidyKeys(s, there.secret, id)
+		found, err := t.tidyInterrupted(s, there.secret, id)
 		if err != nil {
+			return err
+		}
+		if found, err = t.tidyKeys(s, found, id); err != nil {
 			return err
 		}
 		fresh := len(found) == 0
@@ -157,12 +160,9 @@ func checkName(id hsm.ID, label string) error {
 
 // make makes a key and returns what is then called id: exactly one object.
 func (t *Token) make(s *session, id hsm.ID, label string) ([]p11.ObjectHandle, error) {
-	extra := niceties(p11.CKM_AES_GCM, t.keeper != nil)
-	err := t.module.generate(append(keyTemplate(id, label), extra...))
-	for refusesTemplate(err) && len(extra) > 0 {
-		extra = extra[1:]
-		err = t.module.generate(append(keyTemplate(id, label), extra...))
-	}
+	err := t.nicely(s, id, p11.CKM_AES_GCM, func(extra []*p11.Attribute) error {
+		return t.module.generate(append(keyTemplate(id, label), extra...))
+	})
 	if err != nil {
 		return nil, err
 	}

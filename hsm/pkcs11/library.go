@@ -2,68 +2,50 @@ package pkcs11
 
 import (
 	"context"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"time"
 
 	"strongroom/hsm"
 
-	"github.com/ThalesIgnite/crypto11"
 	p11 "github.com/miekg/pkcs11"
 )
 
 // A library is a token in a PKCS #11 library of the operating system, reached in three ways that share one C_Initialize and one login,
 // as both belong to the process (PKCS #11 v2.40, sections 6.6 and 6.7.4):
 //
-//   - crypto11 opens and closes the library, makes keys and key pairs, and gives random bytes. It keeps one session open for as long as it lives,
-//     which is what keeps the login;
+//   - crypto11 opens and closes the library, makes keys and key pairs, and gives random bytes: see [maker];
 //   - miekg/pkcs11 finds, describes and destroys objects, signs, and opens the sessions of our pools;
 //   - our own calls log in, encrypt and decrypt. See [functions] for the reasons.
 type library struct {
 	functions
-	crypto *crypto11.Context
-	raw    *p11.Ctx // never initialises or finalises: that is for crypto11
-	slot   uint
-	path   string
-	name   string // of the library itself
+	maker maker
+	raw   *p11.Ctx // never initialises or finalises: that is for the maker
+	slot  uint
+	path  string
+	name  string // of the library itself
 
-	reader    io.Reader
-	randomers chan struct{} // one for each call of random, so that crypto11's pool never makes it wait
+	randomers chan struct{} // one for each call of random, so that the maker never makes it wait
 }
 
-// crypto11 has a session to keep the login, one for generate and generatePair, of which one is called at a time, and these for random.
-const (
-	randomSessions   = 4
-	crypto11Sessions = 1 + 1 + randomSessions
-)
-
-// openLibrary loads the module and finds the one token that c names. It does not log in: LoginNotSupported leaves that to
-// us, because crypto11 takes CKR_USER_ALREADY_LOGGED_IN for success. The sessions of its pool are logged in all the same as soon as
-// one of the process is (PKCS #11 v2.40, section 6.7.4).
+// openLibrary loads the module and finds the one token that c names. It does not log in.
 func openLibrary(c Config) (*library, error) {
 	// First, because crypto11 does not say why a library cannot be loaded.
 	f, err := load(c.Module)
 	if err != nil {
 		return nil, err
 	}
-	crypto, err := crypto11.Configure(&crypto11.Config{
-		Path:              c.Module,
-		TokenLabel:        c.Label,
-		TokenSerial:       c.Serial,
-		MaxSessions:       crypto11Sessions,
-		PoolWaitTimeout:   30 * time.Second, // the default is to wait for ever
-		GCMIVLength:       hsm.IVSize,       // the default is 16; nothing here uses crypto11's GCM
-		LoginNotSupported: true,
-	})
-	if err != nil {
-		return nil, explain(c, err)
+	openMaker := openCrypto11
+	if c.InitArgs != "" {
+		openMaker = openMiekg
 	}
-	l := &library{functions: f, crypto: crypto, path: c.Module, raw: p11.New(c.Module), randomers: make(chan struct{}, randomSessions)}
+	m, err := openMaker(c)
+	if err != nil {
+		return nil, err
+	}
+	l := &library{functions: f, maker: m, path: c.Module, raw: p11.New(c.Module), randomers: make(chan struct{}, randomSessions)}
 	if err := l.choose(c); err != nil {
 		l.close()
 		return nil, err
@@ -71,31 +53,7 @@ func openLibrary(c Config) (*library, error) {
 	return l, nil
 }
 
-// explain says what the error of crypto11.Configure means. When it is that there is no such token, the message lists those that
-// there are.
-func explain(c Config, err error) error {
-	text := err.Error()
-	for _, step := range []struct{ text, function string }{
-		{"initialize", "C_Initialize"},
-		{"list", "C_GetSlotList"},
-		{"session", "C_OpenSession"},
-	} {
-		if strings.Contains(text, "failed to "+step.text) || strings.Contains(text, "long term "+step.text) {
-			return fault(step.function, err)
-		}
-	}
-	if _, ok := codeOf(err); ok {
-		return fault("C_GetTokenInfo", err)
-	}
-	tokens, lerr := Tokens(c.Module)
-	if lerr != nil {
-		return fmt.Errorf("%w: opening the token %s: %v; listing tokens: %v", hsm.ErrUnavailable, c.token(), err, lerr)
-	}
-	return fmt.Errorf("%w: no token %s in %s, which has %s", hsm.ErrUnavailable, c.token(), c.Module, names(tokens))
-}
-
-// choose finds the token among those of the library, and sees that it is the only one of that name. So it is also the one that
-// crypto11 has found.
+// choose finds the token among those of the library. It is also the one that the maker has found, as there is only one of that name.
 func (l *library) choose(c Config) error {
 	if l.raw == nil {
 		return fmt.Errorf("%w: cannot load %s again", hsm.ErrUnavailable, c.Module)
@@ -105,42 +63,48 @@ func (l *library) choose(c Config) error {
 		return fault("C_GetInfo", err)
 	}
 	l.name = libraryName(info)
-	slots, tokens, err := list(l.raw, l.path)
+	l.slot, err = choose(l.raw, c)
+	return err
+}
+
+// choose returns the slot of the token that c names, and sees that it is the only one of that name.
+func choose(raw *p11.Ctx, c Config) (slot uint, err error) {
+	slots, tokens, err := list(raw, c.Module)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	n := 0
 	for i, t := range tokens {
 		if c.matches(t) {
-			l.slot = slots[i]
+			slot = slots[i]
 			n++
 		}
 	}
 	switch {
-	case n == 0: // it was there a moment ago
-		return fmt.Errorf("%w: no token %s in %s, which has %s", hsm.ErrUnavailable, c.token(), c.Module, names(tokens))
+	case n == 0:
+		return 0, noToken(c, tokens)
 	case n > 1:
-		return fmt.Errorf("%w: %d tokens %s in %s, which has %s; choose by serial number", hsm.ErrUnavailable, n, c.token(), c.Module, names(tokens))
+		return 0, fmt.Errorf("%w: %d tokens %s in %s, which has %s; choose by serial number", hsm.ErrUnavailable, n, c.token(), c.Module, names(tokens))
 	}
-	l.reader, err = l.crypto.NewRandomReader()
-	return err
+	return slot, nil
 }
 
-// Tokens lists the initialised tokens of a PKCS #11 module. It cannot be used while a [Token] is open.
-func Tokens(module string) ([]Info, error) {
-	if _, err := load(module); err != nil {
+func noToken(c Config, tokens []Info) error {
+	return fmt.Errorf("%w: no token %s in %s, which has %s", hsm.ErrUnavailable, c.token(), c.Module, names(tokens))
+}
+
+// Tokens lists the initialised tokens of a PKCS #11 module; of c, Module and InitArgs count. It cannot be used while a [Token] is open.
+func Tokens(c Config) ([]Info, error) {
+	raw, args, err := initialize(c)
+	if err != nil {
 		return nil, err
 	}
-	raw := p11.New(module)
-	if raw == nil {
-		return nil, fmt.Errorf("cannot load the PKCS#11 module %s", module)
-	}
-	defer raw.Destroy()
-	if err := raw.Initialize(); err != nil {
-		return nil, fault("C_Initialize", err)
-	}
-	defer raw.Finalize()
-	_, tokens, err := list(raw, module)
+	defer func() {
+		raw.Finalize()
+		raw.Destroy()
+		freeArgs(args)
+	}()
+	_, tokens, err := list(raw, c.Module)
 	return tokens, err
 }
 
@@ -198,7 +162,7 @@ func (l *library) info() (Info, uint, error) {
 	return describe(l.path, l.name, t), t.Flags, nil
 }
 
-// sessionLimit leaves out the sessions that crypto11 takes.
+// sessionLimit leaves out the sessions that the maker takes.
 func (l *library) sessionLimit() (uint, error) {
 	t, err := l.raw.GetTokenInfo(l.slot)
 	if err != nil {
@@ -213,11 +177,11 @@ func (l *library) sessionLimit() (uint, error) {
 	if limit == 0 {
 		return 0, nil
 	}
-	if limit <= crypto11Sessions+1 {
+	if limit <= makerSessions+1 {
 		return 0, fmt.Errorf("%w: the token %q has %d sessions, too few: strongroom needs %d at least",
-			hsm.ErrUnavailable, t.Label, limit, crypto11Sessions+2)
+			hsm.ErrUnavailable, t.Label, limit, makerSessions+2)
 	}
-	return limit - crypto11Sessions, nil
+	return limit - makerSessions, nil
 }
 
 func (l *library) mechanisms() ([]uint, error) {
@@ -279,12 +243,7 @@ func (l *library) attributes(s p11.SessionHandle, o p11.ObjectHandle, types ...u
 }
 
 func (l *library) generate(template []*p11.Attribute) error {
-	set := crypto11.NewAttributeSet()
-	for _, a := range template {
-		set[a.Type] = a
-	}
-	_, err := l.crypto.GenerateSecretKeyWithAttributes(set, keyLen*8, crypto11.CipherAES)
-	return fault("C_GenerateKey", err)
+	return fault("C_GenerateKey", l.maker.generate(template))
 }
 
 // generateOn is miekg's, for keys that belong to the session: those of crypto11 would belong to one that is not ours.
@@ -293,22 +252,8 @@ func (l *library) generateOn(s p11.SessionHandle, template []*p11.Attribute) (p1
 	return o, fault("C_GenerateKey", err)
 }
 
-// generatePair is crypto11's, as generate is. The crypto.Signer that it returns is not kept: its Sign takes a session of crypto11's own pool,
-// where it waits without a context and from which a session that went bad is never discarded; FindKeyPair, which would bring it back later,
-// finds nothing, without an error, once the login is lost; and neither proves that the handle still is the key.
-//
-// crypto11 also reads the public key, and fails with a token that does not wrap CKA_EC_POINT in an OCTET STRING. The pair is there then, and
-// the repetition finds it and reads the point by itself.
 func (l *library) generatePair(public, private []*p11.Attribute) error {
-	set := func(template []*p11.Attribute) crypto11.AttributeSet {
-		set := crypto11.NewAttributeSet()
-		for _, a := range template {
-			set[a.Type] = a
-		}
-		return set
-	}
-	_, err := l.crypto.GenerateECDSAKeyPairWithAttributes(set(public), set(private), elliptic.P256())
-	return fault("C_GenerateKeyPair", err)
+	return fault("C_GenerateKeyPair", l.maker.generatePair(public, private))
 }
 
 func (l *library) create(s p11.SessionHandle, template []*p11.Attribute) (p11.ObjectHandle, error) {
@@ -318,7 +263,7 @@ func (l *library) create(s p11.SessionHandle, template []*p11.Attribute) (p11.Ob
 
 // sign is miekg's, on a session of ours. Its faults do not matter here, unlike with [functions]: a digest and a signature are not secret, so
 // that copies of them may stay in memory; and what a failed call leaks is 64 bytes, which no client can cause, as there is no wrong digest.
-// crypto11 would not do: see generatePair.
+// crypto11 would not do: see [viaCrypto11.generatePair].
 func (l *library) sign(s p11.SessionHandle, key p11.ObjectHandle, digest []byte) ([]byte, error) {
 	if err := l.raw.SignInit(s, []*p11.Mechanism{p11.NewMechanism(p11.CKM_ECDSA, nil)}, key); err != nil {
 		return nil, fault("C_SignInit", err)
@@ -346,7 +291,7 @@ func (l *library) random(ctx context.Context, p []byte) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w: no session became free: %w", hsm.ErrUnavailable, ctx.Err())
 	}
-	if _, err := io.ReadFull(l.reader, p); err != nil {
+	if _, err := io.ReadFull(l.maker, p); err != nil {
 		clear(p)
 		return fault("C_GenerateRandom", err)
 	}
@@ -408,10 +353,9 @@ func (l *library) query(s p11.SessionHandle, key p11.ObjectHandle, iv, plaintext
 	return sealed, fault("C_Encrypt", err)
 }
 
-// close closes crypto11, which finalises the library, and logs out with that. crypto11 may wait for ever, so the caller waits for
-// as long as it wants.
+// close finalises the library, and logs out with that. It may take for ever: see [viaCrypto11.close].
 func (l *library) close() error {
-	err := l.crypto.Close()
+	err := l.maker.close()
 	l.raw.Destroy()
 	if err != nil {
 		return errors.Join(errors.New("closing the PKCS#11 library"), fault("C_Finalize", err))

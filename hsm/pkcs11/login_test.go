@@ -106,6 +106,8 @@ func TestErrorText(t *testing.T) {
 		{"C_DecryptInit", 0x60, hsm.ErrNoKey, "hsm holds no such key: C_DecryptInit: CKR_KEY_HANDLE_INVALID (0x60): the token has forgotten the handle of the key"},
 		{"C_EncryptInit", 0x70, hsm.ErrUnavailable, "hsm unavailable: C_EncryptInit: CKR_MECHANISM_INVALID (0x70): the token does not do AES-GCM with an IV of 12 bytes that is given to it, or its policy (FIPS mode) forbids it"},
 		{"C_OpenSession", 0x7, hsm.ErrUnavailable, "hsm unavailable: C_OpenSession: CKR_ARGUMENTS_BAD (0x7): the token gives no more sessions; configure fewer, or stop other users of the token"},
+		{"C_Initialize", 0x7, hsm.ErrUnavailable, "hsm unavailable: C_Initialize: CKR_ARGUMENTS_BAD (0x7): the PKCS#11 module does not start: see its own configuration, and hsm.init_args, which few modules want and others refuse"},
+		{"C_Initialize", 0x191, hsm.ErrUnavailable, "hsm unavailable: C_Initialize: CKR_CRYPTOKI_ALREADY_INITIALIZED (0x191): something else in this process uses the PKCS#11 module already"},
 		{"C_Encrypt", 0x7, hsm.ErrUnavailable, "hsm unavailable: C_Encrypt: CKR_ARGUMENTS_BAD (0x7)"},
 		{"C_Decrypt", 0x42, hsm.ErrUnavailable, "hsm unavailable: C_Decrypt: CKR_AEAD_DECRYPT_FAILED (0x42)"},
 		{"C_Encrypt", 0x80000001, hsm.ErrUnavailable, "hsm unavailable: C_Encrypt: an error of this vendor's own (0x80000001)"},

@@ -17,6 +17,7 @@ import (
 	"strongroom/hsm/hsmtest"
 	"strongroom/hsm/pkcs11"
 	"strongroom/softhsm"
+	"strongroom/test/tokens"
 )
 
 const label = "strongroom/test/1"
@@ -55,8 +56,14 @@ func inAnotherProcess(t *testing.T, dir string, f func()) {
 	}
 }
 
+// kinds are the tokens that the tests make, by how they are called in the environment of the other process.
+var kinds = map[string]func(ctx context.Context, dir string) (pkcs11.Config, error){
+	"softhsm": softhsm.New,
+	"nss":     tokens.NSS,
+}
+
 func child(ctx context.Context, dir string) error {
-	c, err := softhsm.New(ctx, dir)
+	c, err := kinds[os.Getenv("STRONGROOM_TEST_KIND")](ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -69,6 +76,8 @@ func child(ctx context.Context, dir string) error {
 		return endlessly(ctx, token.Generate)
 	case "signers":
 		return endlessly(ctx, token.GenerateSigner)
+	case "share":
+		return share(ctx, token)
 	}
 	return errors.Join(churn(ctx, token, 100), token.Close())
 }
@@ -82,6 +91,28 @@ func endlessly(ctx context.Context, generate func(context.Context, hsm.ID, strin
 			return err
 		}
 	}
+}
+
+// share makes a key and a signer, says what they are, and destroys them when it is told to.
+func share(ctx context.Context, d hsm.Device) error {
+	key, signer := anID(), anID()
+	ref, err := d.Generate(ctx, key, label)
+	if err != nil {
+		return err
+	}
+	sref, err := d.GenerateSigner(ctx, signer, label)
+	if err != nil {
+		return err
+	}
+	sealed, err := d.Seal(ctx, ref, nil, []byte("plaintext"), aad)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%x %x %x\n", ref, sref, sealed)
+	if _, err := fmt.Scanln(); err != nil && err.Error() != "unexpected newline" {
+		return err
+	}
+	return errors.Join(d.Destroy(ctx, key), d.Destroy(ctx, signer))
 }
 
 // killed kills a process that makes keys, or signers, in the token in dir, and returns the id of the last, which may be made or not.
@@ -164,10 +195,17 @@ func anID() (id hsm.ID) {
 	return id
 }
 
-// newToken makes a token in dir.
+// newToken makes a token of SoftHSM in dir.
 func newToken(t testing.TB, dir string) pkcs11.Config {
 	t.Helper()
-	c, err := softhsm.New(t.Context(), dir)
+	return newTokenOf(t, "softhsm", dir)
+}
+
+// newTokenOf makes a token of the kind in dir. Other processes that the test starts use the same kind.
+func newTokenOf(t testing.TB, kind, dir string) pkcs11.Config {
+	t.Helper()
+	t.Setenv("STRONGROOM_TEST_KIND", kind)
+	c, err := kinds[kind](t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}

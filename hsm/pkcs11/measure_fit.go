@@ -61,7 +61,7 @@ func fittingSessions(r *Report) int {
 	}
 	n = max(n, least)
 	if r.Sessions.Refused != "" { // the limit is known: two were open for measuring
-		n = min(n, r.Sessions.Opened+2-crypto11Sessions-2)
+		n = min(n, r.Sessions.Opened+2-makerSessions-2)
 	}
 	return max(n, 1)
 }

@@ -39,7 +39,7 @@ func (me *measuring) countSessions(ctx context.Context, _, _ *session) error {
 	if r.Declared != 0 {
 		declared = fmt.Sprintf("it declares %d", r.Declared)
 	}
-	const least = crypto11Sessions // others need as many
+	const least = makerSessions // others need as many
 	switch {
 	case r.Opened < least:
 		me.found(Finding{Name: name, Verdict: Failed, Needed: true, Detail: fmt.Sprintf("%d could be opened (%s); %s", r.Opened, r.Refused, declared),

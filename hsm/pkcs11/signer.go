@@ -23,8 +23,8 @@ import (
 // A pair is not made in one step everywhere, and SoftHSM's files are not on the disk before they are synced. So there may be, of an
 // earlier attempt:
 //
-//   - no private key, or one without a curve, as SoftHSM leaves it when the process is killed: nothing was ever signed with it, so what there
-//     is is destroyed, and another pair is made;
+//   - no private key, or one without a curve, as SoftHSM leaves it when the process is killed, or without the token's promises, as NSS does, see
+//     [Token.interrupted]: nothing was ever signed with it, so what there is is destroyed, and another pair is made;
 //   - a private key without its public one, or with half of it, which then is destroyed: the private key may have signed, so it stays, and
 //     the public key is computed from two of its signatures.
 //
@@ -42,6 +42,9 @@ func (t *Token) GenerateSigner(ctx context.Context, id hsm.ID, label string) (hs
 		}
 		if len(there.secret) > 0 {
 			return fmt.Errorf("%w: the id %v is an AES key's", hsm.ErrNoKey, id)
+		}
+		if there.private, err = t.tidyInterrupted(s, there.private, id); err != nil {
+			return err
 		}
 		if there, err = t.tidy(s, there); err != nil {
 			return err
@@ -123,12 +126,9 @@ func (t *Token) empty(s *session, o p11.ObjectHandle, attribute uint) bool {
 
 // makePair makes a key pair and returns what is then called id.
 func (t *Token) makePair(s *session, id hsm.ID, label string) (objects, error) {
-	extra := niceties(p11.CKM_ECDSA, t.keeper != nil)
-	err := t.module.generatePair(publicTemplate(id, label), append(signerTemplate(id, label), extra...))
-	for refusesTemplate(err) && len(extra) > 0 {
-		extra = extra[1:]
-		err = t.module.generatePair(publicTemplate(id, label), append(signerTemplate(id, label), extra...))
-	}
+	err := t.nicely(s, id, p11.CKM_ECDSA, func(extra []*p11.Attribute) error {
+		return t.module.generatePair(publicTemplate(id, label), append(signerTemplate(id, label), extra...))
+	})
 	if err != nil {
 		return objects{}, err
 	}

@@ -156,12 +156,12 @@ func TestConfig(t *testing.T) {
 func TestSameLabelTwice(t *testing.T) {
 	dir := t.TempDir()
 	c := newToken(t, dir)
-	first, err := pkcs11.Tokens(c.Module)
+	first, err := pkcs11.Tokens(c)
 	if err != nil || len(first) != 1 {
 		t.Fatalf("Tokens: %v, %v", first, err)
 	}
 	addToken(t, c.Module, "strongroom")
-	both, err := pkcs11.Tokens(c.Module)
+	both, err := pkcs11.Tokens(c)
 	if err != nil || len(both) != 2 {
 		t.Fatalf("Tokens: %v, %v", both, err)
 	}

@@ -109,6 +109,32 @@ func niceties(mechanism uint, copied bool) []*p11.Attribute {
 	return nice
 }
 
+// nicely calls generate, which makes what is to be called id, with as many niceties as the token takes.
+//
+// NSS's softokn cannot keep CKA_ALLOWED_MECHANISMS in its database, and says GENERAL_ERROR. That may as well have been a fault in passing, so the
+// same is tried again before the key is made with less; and it may have come after something was made, so that it is looked for first.
+func (t *Token) nicely(s *session, id hsm.ID, mechanism uint, generate func(extra []*p11.Attribute) error) error {
+	extra := niceties(mechanism, t.keeper != nil)
+	err := generate(extra)
+	for again := true; len(extra) > 0; {
+		switch {
+		case refusesTemplate(err):
+			extra, again = extra[1:], true
+		case has(err, p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED):
+			if found, ferr := t.module.find(s.handle, anythingCalled(id)); ferr != nil || len(found) > 0 {
+				return err
+			}
+			if again = !again; again {
+				extra = extra[1:]
+			}
+		default:
+			return err
+		}
+		err = generate(extra)
+	}
+	return err
+}
+
 // refusesTemplate reports whether a token that answered C_GenerateKey or C_GenerateKeyPair with err may accept a shorter template.
 func refusesTemplate(err error) bool {
 	code, _ := codeOf(err)

@@ -256,7 +256,7 @@ func sessions(m module, c Config) (int, error) {
 		want = min(want, int(limit)-others)
 	}
 	if want < 1 {
-		return 0, fmt.Errorf("%w: the token has too few sessions: strongroom needs %d at least", hsm.ErrUnavailable, crypto11Sessions+others+1)
+		return 0, fmt.Errorf("%w: the token has too few sessions: strongroom needs %d at least", hsm.ErrUnavailable, makerSessions+others+1)
 	}
 	return want, nil
 }
