@@ -262,8 +262,12 @@ func TestStopAndStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(program, "dev", "--dir", dir).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "another strongroom dev is using") {
+	args, err := kind.command(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(program, args...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), kind.inUse) {
 		t.Errorf("a second server in the same directory: %v\n%s", err, out)
 	}
 	s.stop(t)

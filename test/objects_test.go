@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"strongroom/hsm/pkcs11"
-	"strongroom/softhsm"
 )
 
 // listObjectsOf names the environment variable that turns the test binary into a program which lists what a token holds: a process opens one
@@ -19,7 +18,7 @@ const listObjectsOf = "STRONGROOM_TEST_LIST_OBJECTS"
 // listObjects prints the label of every object of ours in the token of a rig's directory.
 func listObjects(dir string) int {
 	ctx := context.Background()
-	config, err := softhsm.New(ctx, dir)
+	config, err := kind.token(ctx, dir)
 	if err != nil {
 		return fail(err)
 	}
@@ -45,7 +44,7 @@ func listObjects(dir string) int {
 func objects(t testing.TB, dir string) map[string]int {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), listObjectsOf+"="+dir+"/softhsm")
+	cmd.Env = append(os.Environ(), listObjectsOf+"="+dir)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -49,13 +49,11 @@ func run(m *testing.M) int {
 		return fail(err)
 	}
 	os.Setenv("GORACE", gorace)
-	program = filepath.Join(dir, "strongroom")
-	args := []string{"build", "-o", program}
-	if raced() {
-		args = append(args, "-race")
-	}
-	if out, err := exec.Command("go", append(args, "strongroom/cmd/strongroom")...).CombinedOutput(); err != nil {
-		return fail(fmt.Errorf("build the program: %w\n%s", err, out))
+	if program = os.Getenv(programOfParent); program == "" {
+		program = filepath.Join(dir, "strongroom")
+		if err := build(program); err != nil {
+			return fail(err)
+		}
 	}
 	common.dir = filepath.Join(dir, "common")
 	code := m.Run()
@@ -65,6 +63,17 @@ func run(m *testing.M) int {
 		}
 	}
 	return code
+}
+
+func build(program string) error {
+	args := []string{"build", "-o", program}
+	if raced() {
+		args = append(args, "-race")
+	}
+	if out, err := exec.Command("go", append(args, "strongroom/cmd/strongroom")...).CombinedOutput(); err != nil {
+		return fmt.Errorf("build the program: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // gorace keeps the race detector, where it is on, from making every end of the program take a second.
@@ -81,8 +90,12 @@ func findTools() error {
 	if _, err := softhsm.Module(); err != nil {
 		missing = append(missing, "softhsm2")
 	}
-	if _, err := exec.LookPath("openssl"); err != nil {
-		missing = append(missing, "openssl")
+	for tool, of := range map[string]string{"openssl": "openssl", "certutil": "libnss3-tools", "pkcsslotd": "opencryptoki"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			if _, err := os.Stat("/usr/sbin/" + tool); err != nil {
+				missing = append(missing, of)
+			}
+		}
 	}
 	if missing != nil {
 		return fmt.Errorf("the tests need what is not installed: apt-get install %s", strings.Join(missing, " "))
@@ -96,10 +109,10 @@ func raced() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// A server is a child process that runs `strongroom dev` on a directory.
+// A server is a child process that runs `strongroom dev` on a directory, or `strongroom serve`: see [kind].
 type server struct {
 	dir string
-	env map[string]string // what DIR/env sets
+	env map[string]string // what DIR/env sets, or would
 	cmd *exec.Cmd
 	log buffer
 
@@ -129,9 +142,13 @@ func (b *buffer) String() string {
 // patience bounds every wait for the server. It is reached only when something is wrong.
 const patience = time.Minute
 
-// launch starts `strongroom dev` and does not wait for anything.
+// launch starts the server and does not wait for anything.
 func launch(dir string) (*server, error) {
-	s := &server{dir: dir, cmd: exec.Command(program, "dev", "--dir", dir)}
+	args, err := kind.command(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{dir: dir, cmd: exec.Command(program, args...)}
 	s.cmd.Stderr = &s.log
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
@@ -173,13 +190,13 @@ func startIn(dir string) (*server, error) {
 		return nil, err
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		if s.env, err = readEnv(filepath.Join(dir, "env")); err == nil {
+		if s.env, err = kind.env(s); err == nil {
 			return s, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) || time.Now().After(deadline) || s.exited() {
 			s.cmd.Process.Kill()
 			s.cmd.Wait()
-			return nil, fmt.Errorf("strongroom dev --dir %s does not answer: %w; its log:\n%s", dir, err, s.log.String())
+			return nil, fmt.Errorf("%v does not answer: %w; its log:\n%s", s.cmd.Args, err, s.log.String())
 		}
 	}
 }
@@ -230,7 +247,7 @@ func (s *server) kill(t testing.TB) {
 }
 
 // checkLog returns an error if the log tells of something that must never happen, whatever clients do. A server in `dev` logs
-// errors and warnings only.
+// errors and warnings only, one in `serve` what it does too.
 func (s *server) checkLog() error {
 	text := s.log.String()
 	for _, sign := range []string{"panic", "DATA RACE", "fatal error", "level=ERROR"} {

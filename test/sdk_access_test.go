@@ -20,7 +20,7 @@ import (
 // admin runs a command of the administrator on a rig and returns what it prints.
 func (s *server) admin(t testing.TB, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(program, append(args, "--dir", s.dir)...)
+	cmd := exec.Command(program, append(args, kind.site(s.dir)...)...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -115,7 +115,7 @@ func newFake() *fake {
 		calls:     map[string]int{},
 		pin:       "1234",
 		flags:     p11.CKF_TOKEN_INITIALIZED | p11.CKF_USER_PIN_INITIALIZED | p11.CKF_LOGIN_REQUIRED,
-		mechanism: []uint{p11.CKM_AES_KEY_GEN, p11.CKM_AES_CBC, p11.CKM_AES_GCM},
+		mechanism: []uint{p11.CKM_AES_KEY_GEN, p11.CKM_AES_CBC, p11.CKM_AES_GCM, p11.CKM_ECDSA, p11.CKM_EC_KEY_PAIR_GEN},
 		badTag:    p11.CKR_GENERAL_ERROR,
 		noValue:   p11.CKR_MECHANISM_INVALID,
 		forced:    map[uint][]byte{},

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,16 +61,45 @@ func TestLogin(t *testing.T) {
 }
 
 func TestMissingMechanism(t *testing.T) {
-	f := newFake()
-	f.mechanism = []uint{p11.CKM_AES_KEY_GEN, p11.CKM_AES_CBC}
-	_, err := newToken(t.Context(), f, Config{}, true)
-	want(t, err, hsm.ErrUnavailable, `the token "fake" (serial number 42) (nobody none) does not offer AES-GCM (CKM_AES_GCM)`)
-	if f.count("C_Login") != 0 {
-		t.Error("the PIN was used on a token that is no good")
+	all := newFake().mechanism
+	for _, c := range []struct {
+		mechanism uint
+		name      string
+	}{
+		{p11.CKM_AES_GCM, "AES-GCM (CKM_AES_GCM)"},
+		{p11.CKM_AES_KEY_GEN, "AES key generation (CKM_AES_KEY_GEN)"},
+		{p11.CKM_ECDSA, "ECDSA (CKM_ECDSA)"},
+		{p11.CKM_EC_KEY_PAIR_GEN, "ECDSA key pair generation (CKM_EC_KEY_PAIR_GEN)"},
+	} {
+		f := newFake()
+		f.mechanism = slices.DeleteFunc(slices.Clone(all), func(m uint) bool { return m == c.mechanism })
+		_, err := newToken(t.Context(), f, Config{}, true)
+		want(t, err, hsm.ErrUnavailable, `the token "fake" (serial number 42) (nobody none) does not offer `+c.name+", without which it cannot be used")
+		if f.count("C_Login") != 0 {
+			t.Error("the PIN was used on a token that is no good")
+		}
 	}
-	f.mechanism = []uint{p11.CKM_AES_GCM}
-	_, err = newToken(t.Context(), f, Config{}, true)
-	want(t, err, hsm.ErrUnavailable, "AES key generation")
+	f := newFake()
+	f.mechanism = nil
+	_, err := newToken(t.Context(), f, Config{}, true)
+	want(t, err, hsm.ErrUnavailable, "does not offer AES-GCM (CKM_AES_GCM), AES key generation (CKM_AES_KEY_GEN), ECDSA (CKM_ECDSA), ECDSA key pair generation")
+}
+
+// A token may list what it does not do. Then the canary fails, or the first signer, and says which mechanism it was about.
+func TestMechanismInNameOnly(t *testing.T) {
+	pin := Config{PIN: func() ([]byte, error) { return []byte("1234"), nil }}
+	for _, function := range []string{"C_Encrypt", "C_Decrypt"} {
+		f := newFake()
+		f.failing(always(function, p11.CKR_MECHANISM_INVALID))
+		_, err := newToken(t.Context(), f, pin, true)
+		want(t, err, hsm.ErrUnavailable, function+": CKR_MECHANISM_INVALID (0x70): the token does not do AES-GCM")
+	}
+	f := newFake()
+	token := f.open(t, pin)
+	f.failing(always("C_GenerateKeyPair", p11.CKR_MECHANISM_INVALID))
+	_, err := token.GenerateSigner(t.Context(), anID(), label)
+	want(t, err, hsm.ErrUnavailable, "C_GenerateKeyPair: CKR_MECHANISM_INVALID (0x70): the token does not make key pairs for ECDSA on P-256")
+	want(t, fault("C_SignInit", p11.Error(p11.CKR_MECHANISM_INVALID)), hsm.ErrUnavailable, "the token does not do ECDSA of a digest")
 }
 
 func TestCanaries(t *testing.T) {

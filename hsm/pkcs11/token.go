@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -218,23 +219,31 @@ func mayLogIn(i Info, flags uint, uncertain bool) error {
 	return nil
 }
 
+// hasMechanisms refuses a token that does not list what is done with it. The PIN was not used then.
 func hasMechanisms(m module, i Info) error {
 	types, err := m.mechanisms()
 	if err != nil {
 		return err
 	}
+	var missing []string
 	for _, need := range []struct {
 		mechanism uint
 		name      string
 	}{
 		{p11.CKM_AES_GCM, "AES-GCM (CKM_AES_GCM)"},
 		{p11.CKM_AES_KEY_GEN, "AES key generation (CKM_AES_KEY_GEN)"},
+		{p11.CKM_ECDSA, "ECDSA (CKM_ECDSA)"},
+		{p11.CKM_EC_KEY_PAIR_GEN, "ECDSA key pair generation (CKM_EC_KEY_PAIR_GEN)"},
 	} {
 		// What C_GetMechanismInfo says of it is not asked: SoftHSM 2.6.1 leaves bits of its flags uninitialised. The canary shows
-		// whether it works.
+		// whether AES-GCM works, and the first signer whether ECDSA does.
 		if !slices.Contains(types, need.mechanism) {
-			return fmt.Errorf("%w: the token %v (%s %s) does not offer %s, without which it cannot be used", hsm.ErrUnavailable, i, i.Manufacturer, i.Model, need.name)
+			missing = append(missing, need.name)
 		}
+	}
+	if missing != nil {
+		return fmt.Errorf("%w: the token %v (%s %s) does not offer %s, without which it cannot be used. hsm/devices/README.md says which devices can be; "+
+			"with some it is a setting of theirs", hsm.ErrUnavailable, i, i.Manufacturer, i.Model, strings.Join(missing, ", "))
 	}
 	return nil
 }
