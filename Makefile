@@ -3,12 +3,12 @@
 GO   ?= go
 FUZZ ?= 60s
 
-.PHONY: demo test build deps lint bench fuzz soak clients fault clean
+.PHONY: demo test build deps test-deps lint bench fuzz soak clients fault clean
 
 demo: deps
 	$(GO) run ./cmd/strongroom demo
 
-test: deps build lint
+test: test-deps build lint
 	$(GO) test -race -timeout 40m ./...
 
 build: deps
@@ -17,6 +17,10 @@ build: deps
 # Everything that is installed from outside; nothing is where all is there.
 deps:
 	@sh test/deps.sh
+
+# What the tests need beyond that: other tokens than SoftHSM.
+test-deps:
+	@sh test/deps.sh tests
 
 lint:
 	$(GO) vet ./...
@@ -33,7 +37,7 @@ fuzz: deps
 	sh test/fuzz.sh $(FUZZ)
 
 # The long checks: a million requests with a flat memory, and kill -9 for as long as SOAK says.
-soak: deps
+soak: test-deps
 	STRONGROOM_SOAK=$${SOAK:-10m} $(GO) test -count=1 -timeout 3h -run 'Soak|Kill' -v ./test
 
 # Stock clients in other languages against `strongroom dev`.

@@ -1,11 +1,18 @@
 #!/bin/sh
-# Installs what the demonstration and the tests need besides Go, gcc and make. Does nothing when all is there; on a system without apt it
-# says what to install and fails.
+# Installs what the demonstration needs besides Go, gcc and make; with the argument "tests", also what the tests do, and with "clients", what those
+# with other clients do. Does nothing when all is there; on a system without apt it says what to install and fails.
 set -eu
 
 softhsm_module() {
 	for f in "${SOFTHSM2_MODULE:-}" /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so /usr/lib64/pkcs11/libsofthsm2.so \
 		/usr/lib64/softhsm/libsofthsm2.so /usr/local/lib/softhsm/libsofthsm2.so; do
+		[ -n "$f" ] && [ -e "$f" ] && return 0
+	done
+	return 1
+}
+
+nss_module() {
+	for f in "${NSS_SOFTOKN_MODULE:-}" /usr/lib/*-linux-*/libsoftokn3.so /usr/lib/*-linux-*/nss/libsoftokn3.so /usr/lib64/libsoftokn3.so /usr/lib/libsoftokn3.so; do
 		[ -n "$f" ] && [ -e "$f" ] && return 0
 	done
 	return 1
@@ -17,6 +24,12 @@ softhsm_module && command -v softhsm2-util >/dev/null 2>&1 || missing="$missing 
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 command -v bash >/dev/null 2>&1 || missing="$missing bash"
 echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+if [ "${1:-}" = tests ]; then
+	# Two other tokens: one that works, and one that is to be refused.
+	nss_module || missing="$missing libnss3"
+	command -v certutil >/dev/null 2>&1 || missing="$missing libnss3-tools"
+	[ -x /usr/sbin/pkcsslotd ] && [ -x /usr/sbin/pkcsconf ] || missing="$missing opencryptoki"
+fi
 if [ "${1:-}" = clients ]; then
 	python3=/usr/bin/python3
 	[ -x /usr/bin/aws ] || missing="$missing awscli"
@@ -32,7 +45,7 @@ fi
 
 if ! command -v apt-get >/dev/null 2>&1; then
 	echo "deps: missing, by their Debian names:$missing" >&2
-	echo "deps: on Fedora:  dnf install softhsm openssl gcc" >&2
+	echo "deps: on Fedora:  dnf install softhsm openssl gcc; for the tests nss-softokn nss-tools opencryptoki too" >&2
 	echo "deps: if SoftHSM is somewhere else, set SOFTHSM2_MODULE to the path of libsofthsm2.so" >&2
 	exit 1
 fi
