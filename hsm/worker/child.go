@@ -27,6 +27,7 @@ const closeTimeout = 2 * time.Second
 // A setting is what a worker is told first: a pkcs11.Config without what is not said in words.
 type setting struct {
 	Module, Label, Serial string
+	InitArgs              string
 	Sessions              int
 	Lanes                 int
 	SessionCopies         bool
@@ -41,14 +42,14 @@ type setting struct {
 
 func settingOf(c pkcs11.Config) setting {
 	return setting{
-		Module: c.Module, Label: c.Label, Serial: c.Serial, Sessions: c.Sessions, SessionCopies: c.SessionCopies, SyncDir: c.SyncDir,
+		Module: c.Module, InitArgs: c.InitArgs, Label: c.Label, Serial: c.Serial, Sessions: c.Sessions, SessionCopies: c.SessionCopies, SyncDir: c.SyncDir,
 		IV: c.IV,
 	}
 }
 
 func (s *setting) config() pkcs11.Config {
 	return pkcs11.Config{
-		Module: s.Module, Label: s.Label, Serial: s.Serial, Sessions: s.Sessions, SessionCopies: s.SessionCopies, SyncDir: s.SyncDir,
+		Module: s.Module, InitArgs: s.InitArgs, Label: s.Label, Serial: s.Serial, Sessions: s.Sessions, SessionCopies: s.SessionCopies, SyncDir: s.SyncDir,
 		PINUncertain: func() bool { return s.Uncertain },
 		IV:           s.IV,
 	}
