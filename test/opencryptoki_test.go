@@ -39,7 +39,8 @@ func TestOpenCryptoki(t *testing.T) {
 	if err := os.WriteFile(foreign, []byte(strings.Replace(text, dir+"/strongroom.db", other+"/strongroom.db", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	script := `"$1" init --config "$2"; echo "exit $?"; "$1" serve --config "$3"; echo "exit $?"; pkcsconf -t -c 3`
+	script := `"$1" init --config "$2"; echo "exit $?"; "$1" serve --config "$3"; echo "exit $?"; PATH=$PATH:/usr/sbin pkcsconf -t -c 3
+"$1" hsm check --config "$2"; echo "check: exit $?"`
 	cmd, err := tokens.OpenCryptoki(t.Context(), root, "sh", "-c", script, "sh", program, config, foreign)
 	if errors.Is(err, tokens.ErrNoNamespaces) && os.Getenv("CI") == "" {
 		t.Skip(err)
@@ -52,10 +53,14 @@ func TestOpenCryptoki(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	refusal := `the token "strongroom" (serial number 123) (IBM Corp. IBM SoftTok) does not offer AES-GCM (CKM_AES_GCM), ECDSA (CKM_ECDSA), ` +
-		`ECDSA key pair generation (CKM_EC_KEY_PAIR_GEN), without which it cannot be used. hsm/devices/README.md says which devices can be`
-	if n := strings.Count(out, refusal); n != 2 || strings.Count(out, "exit 1\n") != 2 {
+	refusal := `the token "strongroom" (serial number 123) (IBM Corp. IBM SoftTok) does not offer AES-GCM (CKM_AES_GCM), ` +
+		`EC key pair generation (CKM_EC_KEY_PAIR_GEN), ECDSA (CKM_ECDSA), without which it cannot be used. hsm/devices/README.md says which devices can be`
+	if n := strings.Count(out, refusal); n != 2 || strings.Count(out, "\nexit 1\n") != 2 {
 		t.Errorf("init and serve were to refuse the token, %d did:\n%s", n, out)
+	}
+	if !strings.Contains(out, "it does not have AES-GCM (CKM_AES_GCM), EC key pair generation (CKM_EC_KEY_PAIR_GEN), ECDSA (CKM_ECDSA)") ||
+		!strings.Contains(out, "NOT USABLE") || !strings.Contains(out, "check: exit 1\n") {
+		t.Errorf("hsm check was to say what is missing:\n%s", out)
 	}
 	if strings.Contains(out, "USER_PIN_COUNT_LOW") || !strings.Contains(out, "USER_PIN_INITIALIZED") {
 		t.Errorf("the PIN was used:\n%s", out)

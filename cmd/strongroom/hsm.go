@@ -24,6 +24,7 @@ func hsmCommand() *cli.Command {
 func tokenFlags() []cli.Flag {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "module", Usage: "the PKCS#11 library, a `FILE`", TakesFile: true, Category: "Token"},
+		&cli.StringFlag{Name: "init-args", Usage: "`TEXT` for the library's C_Initialize, which NSS wants", Category: "Token"},
 		&cli.StringFlag{Name: "token-label", Usage: "the token labelled `LABEL`", Category: "Token"},
 		&cli.StringFlag{Name: "token-serial", Usage: "the token with the serial number `NUMBER`", Category: "Token"},
 		&cli.StringFlag{Name: "pin-file", Usage: "`FILE` with the user PIN, mode 0600 (default: " + pinVariable + ", or the terminal is asked)", TakesFile: true, Category: "Token"},
@@ -43,8 +44,8 @@ func chooseToken(c *cli.Context) (*tokenChoice, error) {
 	module, label, serial := c.String("module"), c.String("token-label"), c.String("token-serial")
 	deployment := c.String("dir") != "" || c.String("config") != "" && (module == "" || c.String("config") != os.Getenv(configVariable))
 	switch {
-	case module == "" && (label != "" || serial != "" || c.String("pin-file") != ""):
-		return nil, misuse("--token-label, --token-serial and --pin-file go with --module")
+	case module == "" && (label != "" || serial != "" || c.String("pin-file") != "" || c.String("init-args") != ""):
+		return nil, misuse("--init-args, --token-label, --token-serial and --pin-file go with --module")
 	case module == "" && !deployment:
 		return nil, hint(misuse("which token? --module FILE, --config FILE or --dir DIR is required"), "--module with --token-label LABEL for a token that no deployment uses yet")
 	case module != "" && deployment:
@@ -66,7 +67,7 @@ func chooseToken(c *cli.Context) (*tokenChoice, error) {
 		}
 		module = absolute
 	}
-	h := HSMConfig{Module: module, TokenLabel: label, TokenSerial: serial, PINFile: c.String("pin-file")}
+	h := HSMConfig{Module: module, InitArgs: c.String("init-args"), TokenLabel: label, TokenSerial: serial, PINFile: c.String("pin-file")}
 	config := tokenConfig(c.Context, h)
 	config.PIN = func() ([]byte, error) { return readPINNamed(c.Context, h, "--pin-file") }
 	return &tokenChoice{config: config, named: label != "" || serial != ""}, nil

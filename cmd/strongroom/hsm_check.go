@@ -141,9 +141,9 @@ func stepTime(step string, o pkcs11.MeasureOptions, most time.Duration) time.Dur
 
 // childRequest is what a child is told, as a line of JSON. The PIN is another line, in hexadecimal, when it asks.
 type childRequest struct {
-	Module, Label, Serial, SyncDir string
-	Uncertain                      bool // pkcs11.Config.PINUncertain
-	Options                        pkcs11.MeasureOptions
+	Module, InitArgs, Label, Serial, SyncDir string
+	Uncertain                                bool // pkcs11.Config.PINUncertain
+	Options                                  pkcs11.MeasureOptions
 }
 
 // childEvent is what a child says, each as a line of JSON.

@@ -81,7 +81,7 @@ const cleaningTime = 90 * time.Second
 
 func (c *child) converse(ctx context.Context, pin *keptPIN, o pkcs11.MeasureOptions, most time.Duration, progress func(string)) (*pkcs11.Report, *crash, error) {
 	t := &pin.config
-	request, err := json.Marshal(childRequest{t.Module, t.Label, t.Serial, t.SyncDir, pin.uncertain(), o})
+	request, err := json.Marshal(childRequest{t.Module, t.InitArgs, t.Label, t.Serial, t.SyncDir, pin.uncertain(), o})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -222,7 +222,7 @@ func measureInChild(ctx context.Context) error {
 		}
 		return err
 	}
-	config := pkcs11.Config{Module: request.Module, Label: request.Label, Serial: request.Serial, SyncDir: request.SyncDir, PINUncertain: func() bool { return request.Uncertain }, PIN: func() ([]byte, error) {
+	config := pkcs11.Config{Module: request.Module, InitArgs: request.InitArgs, Label: request.Label, Serial: request.Serial, SyncDir: request.SyncDir, PINUncertain: func() bool { return request.Uncertain }, PIN: func() ([]byte, error) {
 		if err := say(childEvent{PIN: true}); err != nil {
 			return nil, err
 		}

@@ -76,6 +76,9 @@ func micros(us float64) string {
 // configBlock is what fits, to be put into a configuration file.
 func configBlock(r *pkcs11.Report, config pkcs11.Config) string {
 	lines := [][2]string{{"module", tomlValue(r.Fit.Module)}}
+	if config.InitArgs != "" {
+		lines = append(lines, [2]string{"init_args", tomlValue(config.InitArgs)})
+	}
 	if r.Fit.Label != "" {
 		lines = append(lines, [2]string{"token_label", tomlValue(r.Fit.Label)})
 	} else {

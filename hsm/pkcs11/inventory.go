@@ -40,18 +40,15 @@ type Inventory struct {
 // that strongroom has made; the tokens are returned also if that fails. It makes and changes nothing.
 func TakeInventory(ctx context.Context, c Config) (*Inventory, error) {
 	if c.Label == "" && c.Serial == "" {
-		if _, err := load(c.Module); err != nil { // which says why, unlike the next
+		raw, args, err := initialize(c)
+		if err != nil {
 			return nil, err
 		}
-		raw := p11.New(c.Module)
-		if raw == nil {
-			return nil, fmt.Errorf("cannot load the PKCS#11 module %s", c.Module)
-		}
-		defer raw.Destroy()
-		if err := raw.Initialize(); err != nil {
-			return nil, fault("C_Initialize", err)
-		}
-		defer raw.Finalize()
+		defer func() {
+			raw.Finalize()
+			raw.Destroy()
+			freeArgs(args)
+		}()
 		states, err := tokenStates(raw, c.Module)
 		return &Inventory{Tokens: states}, err
 	}

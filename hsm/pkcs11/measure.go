@@ -368,7 +368,7 @@ func (me *measuring) make(s *session, id hsm.ID, ofToken, copied bool) (o p11.Ob
 	}
 	extra := niceties(p11.CKM_AES_GCM, copied)
 	o, err = me.generateOn(s.handle, append(template, extra...))
-	for refusesTemplate(err) && len(extra) > 0 {
+	for (refusesTemplate(err) || has(err, p11.CKR_GENERAL_ERROR)) && len(extra) > 0 { // GENERAL_ERROR: see [Token.nicely]
 		refused = append(refused, attributeName(extra[0].Type))
 		extra = extra[1:]
 		o, err = me.generateOn(s.handle, append(template, extra...))

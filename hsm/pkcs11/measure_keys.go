@@ -152,7 +152,7 @@ func (me *measuring) signer(_ context.Context, keeper, worker *session) error {
 	id := hsm.ID(randomBytes(16))
 	extra := niceties(p11.CKM_ECDSA, false)
 	err := me.generatePair(publicTemplate(id, me.label), append(signerTemplate(id, me.label), extra...))
-	for refusesTemplate(err) && len(extra) > 0 {
+	for (refusesTemplate(err) || has(err, p11.CKR_GENERAL_ERROR)) && len(extra) > 0 { // GENERAL_ERROR: see [Token.nicely]
 		extra = extra[1:]
 		err = me.generatePair(publicTemplate(id, me.label), append(signerTemplate(id, me.label), extra...))
 	}

@@ -226,15 +226,7 @@ func hasMechanisms(m module, i Info) error {
 		return err
 	}
 	var missing []string
-	for _, need := range []struct {
-		mechanism uint
-		name      string
-	}{
-		{p11.CKM_AES_GCM, "AES-GCM (CKM_AES_GCM)"},
-		{p11.CKM_AES_KEY_GEN, "AES key generation (CKM_AES_KEY_GEN)"},
-		{p11.CKM_ECDSA, "ECDSA (CKM_ECDSA)"},
-		{p11.CKM_EC_KEY_PAIR_GEN, "ECDSA key pair generation (CKM_EC_KEY_PAIR_GEN)"},
-	} {
+	for _, need := range neededMechanisms {
 		// What C_GetMechanismInfo says of it is not asked: SoftHSM 2.6.1 leaves bits of its flags uninitialised. The canary shows
 		// whether AES-GCM works, and the first signer whether ECDSA does.
 		if !slices.Contains(types, need.mechanism) {
