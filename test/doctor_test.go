@@ -27,7 +27,7 @@ func checkDoctor(t testing.TB, dir string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, "doctor", "--dir", dir, "--json")
+	cmd := exec.CommandContext(ctx, program, append([]string{"doctor", "--json"}, kind.site(dir)...)...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -422,7 +422,7 @@ func TestDoctorHangingToken(t *testing.T) {
 	}
 	w.Close()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := pkcs11.Tokens("/nowhere"); time.Now().After(deadline) {
+		if _, err := pkcs11.Tokens(pkcs11.Config{Module: "/nowhere"}); time.Now().After(deadline) {
 			t.Fatal(err)
 		}
 		token, err := pkcs11.Open(t.Context(), pkcs11.Config{Module: "/nowhere", Label: "none", PIN: func() ([]byte, error) { return nil, nil }})
