@@ -392,6 +392,8 @@ func (b *budget) drop(ctx context.Context, material hsm.ID) {
 
 // stop ends what runs in the background and gives everything back. The budget can be used after it.
 func (b *budget) stop(ctx context.Context) {
-	b.background.stop()
+	b.background.stop() // which waits for a rotation, if there is one
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
 	b.giveBack(ctx, true)
 }

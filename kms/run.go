@@ -51,9 +51,7 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	others.Go(func() {
 		every(ctx, sweepEvery, func() { s.budget.giveBack(ctx, false) })
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-		defer cancel()
-		s.budget.stop(last)
+		s.budget.stop(ctx)
 	})
 
 	for {

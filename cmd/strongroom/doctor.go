@@ -170,12 +170,9 @@ func (d *doctor) flags() string {
 // tokenConfig says how the token is opened. For a rig it may put back the token's own file, as each command that opens the rig's token does.
 func (d *doctor) tokenConfig(ctx context.Context) (pkcs11.Config, error) {
 	if d.config != nil {
-		h := d.config.HSM
-		note := h.pinNote
-		h.pinNote = ""
-		c := tokenConfig(ctx, h)
+		c := tokenConfig(ctx, d.config.HSM)
 		c.PIN = func() ([]byte, error) { return slices.Clone(d.pin), nil } // which was asked for before, and is wiped
-		return guardPIN(c, note), nil
+		return c, nil
 	}
 	if _, err := os.Stat(d.tokenDir); err != nil {
 		return pkcs11.Config{}, err // where there is none, softhsm.New would make one

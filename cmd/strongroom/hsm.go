@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,7 +78,7 @@ func chooseToken(c *cli.Context) (*tokenChoice, error) {
 type keptPIN struct {
 	config pkcs11.Config
 	pin    []byte
-	told   bool
+	tell   func(error) // what the token answered; nil when that is told
 }
 
 // read returns the PIN. The caller wipes what it gets.
@@ -87,6 +88,12 @@ func (k *keptPIN) read() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		if try := k.config.TryPIN; try != nil {
+			if k.tell, err = try(pin); err != nil {
+				clear(pin)
+				return nil, err
+			}
+		}
 		k.pin = pin
 	}
 	return append([]byte(nil), k.pin...), nil
@@ -94,15 +101,21 @@ func (k *keptPIN) read() ([]byte, error) {
 
 // answered tells what the token answered to the PIN, if it was asked for.
 func (k *keptPIN) answered(err error) {
-	if k.pin != nil && !k.told && k.config.PINAnswered != nil {
-		k.config.PINAnswered(k.pin, err)
+	if k.tell != nil {
+		k.tell(err)
 	}
-	k.told = k.pin != nil
+	k.tell = nil
 }
 
 // uncertain reports whether nobody knows yet whether the PIN is right, and it may have been tried.
 func (k *keptPIN) uncertain() bool {
-	return !k.told && k.config.PINUncertain != nil && k.config.PINUncertain()
+	return k.tell != nil || k.pin == nil && k.config.PINUncertain != nil && k.config.PINUncertain()
 }
 
-func (k *keptPIN) forget() { clear(k.pin) }
+// forget wipes the PIN. What is not known by now of what the token answered is not known.
+func (k *keptPIN) forget() {
+	k.answered(errNoAnswer)
+	clear(k.pin)
+}
+
+var errNoAnswer = errors.New("nobody knows what the token answered to the PIN")

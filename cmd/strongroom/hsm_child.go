@@ -54,8 +54,8 @@ func measureOnce(ctx context.Context, pin *keptPIN, o pkcs11.MeasureOptions, mos
 	c := &child{cmd: cmd, stdin: stdin, answers: bufio.NewReader(answers)}
 	r, crash, err := c.converse(ctx, pin, o, most, progress)
 	stdin.Close()
-	if crash != nil {
-		_ = cmd.Process.Kill() // it is stuck, or gone
+	if crash != nil || err != nil {
+		_ = cmd.Process.Kill() // it is stuck, gone, or has said all
 	}
 	werr := cmd.Wait()
 	if crash != nil && crash.how == "" {
@@ -207,7 +207,8 @@ func measureInChild(ctx context.Context) error {
 			line, err := in.ReadBytes('\n')
 			if err != nil {
 				stop()
-				return
+				time.Sleep(cleaningTime)
+				os.Exit(1) // the library does not return, and must not keep the token's directory locked
 			}
 			lines <- line
 		}

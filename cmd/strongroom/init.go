@@ -162,7 +162,7 @@ func tokenConfig(ctx context.Context, h HSMConfig) pkcs11.Config {
 		SyncDir:       h.SyncDir,
 	}
 	if h.pinNote != "" {
-		c = guardPIN(c, h.pinNote)
+		c = guardPIN(c, h)
 	}
 	return c
 }

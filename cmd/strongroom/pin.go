@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
@@ -11,22 +12,42 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"strongroom/hsm/pkcs11"
 )
 
-// A pinNote is what is remembered of a PIN between two starts, so that one that the token has refused is not tried again by whatever starts the
-// program again: tokens count wrong PINs, and lock. It lies beside the store, is written before a PIN is tried, and removed when the PIN was right.
+// A pinNote is what is remembered of PINs between two starts, so that one that the token has refused is not tried again by whatever starts the
+// program again: tokens count wrong PINs, and lock. It lies beside the store, is written before a PIN is tried, and removed when one was right.
 //
-// It holds no PIN that is right: what it holds is a slow hash of one that was refused, or that nobody has had an answer about.
+// It holds nothing of a PIN that is right: of those that were refused, a slow hash; of one that nobody has had an answer about, where it came from.
 type pinNote struct {
-	Refused bool      // else it was being tried when the process ended
-	Time    time.Time // of the attempt
-	Salt    []byte
-	Hash    []byte
+	Refused []refusedPIN `json:",omitempty"` // the newest last
+	Trying  *triedPIN    `json:",omitempty"`
 }
+
+type refusedPIN struct {
+	Time       time.Time
+	Salt, Hash []byte
+}
+
+type triedPIN struct {
+	Time   time.Time // of the last attempt
+	Source string    // see pinSource
+	Times  int       // in a row
+}
+
+// The same PIN is tried that many times without an answer, and then not sooner than after a while: the token may have counted, and not say so.
+const (
+	unansweredTries = 3
+	unansweredRest  = 10 * time.Minute
+
+	keptRefusals = 10 // to look through them takes a tenth of a second each
+)
 
 // pinRounds is what OWASP's Password Storage Cheat Sheet asks of PBKDF2 with HMAC-SHA-256.
 const pinRounds = 600_000
@@ -38,99 +59,151 @@ func hashPIN(pin, salt []byte) ([]byte, error) {
 // notePath returns where the note on the PIN of a deployment lies.
 func notePath(storeFile string) string { return storeFile + ".pin" }
 
-// guardPIN returns c with a PIN that is not tried if file, where the note lies, says that it was refused before.
-func guardPIN(c pkcs11.Config, file string) pkcs11.Config {
-	ask := c.PIN
-	c.PIN = func() ([]byte, error) {
-		note, err := readNote(file)
-		if err != nil {
-			return nil, err
-		}
-		pin, err := ask()
-		if err != nil {
-			return nil, err
-		}
-		if err := note.allows(pin, file); err != nil {
-			clear(pin)
-			return nil, err
-		}
-		if err := (&pinNote{Time: time.Now()}).write(file); err != nil {
-			clear(pin)
-			return nil, fmt.Errorf("note that the PIN is tried: %w", err)
-		}
-		return pin, nil
+// pinSource says where a PIN comes from, in a way that changes when it is corrected there.
+func pinSource(h HSMConfig) string {
+	if h.PINFile == "" {
+		return pinVariable
 	}
+	info, err := os.Stat(h.PINFile)
+	if err != nil {
+		return h.PINFile
+	}
+	return fmt.Sprintf("%s of %s, %d bytes", h.PINFile, info.ModTime().UTC().Format(time.RFC3339Nano), info.Size())
+}
+
+// guardPIN returns c with a PIN that is not tried if h.pinNote, where the note lies, says that it was refused. Processes that try at the same time do
+// so one after the other.
+func guardPIN(c pkcs11.Config, h HSMConfig) pkcs11.Config {
+	file := h.pinNote
 	c.PINUncertain = func() bool {
 		note, err := readNote(file)
-		return err == nil && note != nil && !note.Refused
+		return err == nil && note.Trying != nil && note.Trying.Source == pinSource(h)
 	}
-	c.PINAnswered = func(pin []byte, err error) {
-		if !errors.Is(err, pkcs11.ErrPINWrong) {
-			os.Remove(file)
-			return
+	c.TryPIN = func(pin []byte) (func(error), error) {
+		lock, err := lockNote(file)
+		if err != nil {
+			return nil, fmt.Errorf("the note on a PIN: %w", err)
 		}
-		note := &pinNote{Refused: true, Time: time.Now(), Salt: make([]byte, 16)}
-		rand.Read(note.Salt)
-		if note.Hash, err = hashPIN(pin, note.Salt); err == nil {
-			note.write(file) // if it cannot, the note that the PIN was tried stays
+		note, err := readNote(file)
+		if err == nil {
+			err = note.allows(pin, h)
 		}
+		if err == nil {
+			tried := &triedPIN{Time: time.Now().UTC(), Source: pinSource(h), Times: 1}
+			if note.Trying != nil && note.Trying.Source == tried.Source {
+				tried.Times += note.Trying.Times
+			}
+			note.Trying = tried
+			err = note.write(file)
+		}
+		if err != nil {
+			lock.Close()
+			return nil, err
+		}
+		kept := bytes.Clone(pin) // until there is an answer
+		return func(err error) {
+			defer lock.Close()
+			defer clear(kept)
+			switch {
+			case err == nil:
+				os.Remove(file)
+			case errors.Is(err, pkcs11.ErrPINWrong):
+				refused := refusedPIN{Time: time.Now().UTC(), Salt: make([]byte, 16)}
+				rand.Read(refused.Salt)
+				if refused.Hash, err = hashPIN(kept, refused.Salt); err == nil {
+					note.Refused = append(note.Refused, refused)
+					note.Refused = note.Refused[max(0, len(note.Refused)-keptRefusals):]
+					note.Trying = nil
+					note.write(file) // if it cannot, the note that the PIN was tried stays
+				}
+			}
+		}, nil
 	}
 	return c
 }
 
+// lockNote keeps other processes from trying a PIN of the same deployment, until the file is closed or the process ends.
+func lockNote(file string) (*os.File, error) {
+	lock, err := os.OpenFile(file+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	giveToOwner(file+".lock", filepath.Dir(file))
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return lock, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(until) {
+			lock.Close()
+			return nil, fmt.Errorf("another process is trying a PIN: %w", err)
+		}
+	}
+}
+
 func readNote(file string) (*pinNote, error) {
+	note := &pinNote{}
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return note, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the note on a PIN: %w", err)
 	}
-	note := &pinNote{}
 	if err := json.Unmarshal(b, note); err != nil {
 		return nil, hint(fmt.Errorf("the note on a PIN, %s, cannot be read: %w", file, err), "remove it, when you are sure of the PIN")
 	}
 	return note, nil
 }
 
-// allows returns nil unless pin is the one that was refused. n may be nil.
-func (n *pinNote) allows(pin []byte, file string) error {
-	if n == nil || !n.Refused {
-		return nil
+// allows returns nil if pin may be tried.
+func (n *pinNote) allows(pin []byte, h HSMConfig) error {
+	for _, refused := range slices.Backward(n.Refused) {
+		hash, err := hashPIN(pin, refused.Salt)
+		if err != nil {
+			return err
+		}
+		if subtle.ConstantTimeCompare(hash, refused.Hash) == 1 {
+			return hint(&refusedBefore{refused.Time}, "correct the PIN, in hsm.pin_file or "+pinVariable,
+				"if the PIN of the token was changed to this one since: rm "+shellQuote(h.pinNote))
+		}
 	}
-	hash, err := hashPIN(pin, n.Salt)
-	if err != nil {
-		return err
+	if t := n.Trying; t != nil && t.Times >= unansweredTries && t.Source == pinSource(h) && time.Since(t.Time) < unansweredRest {
+		return hint(fmt.Errorf("this PIN was tried %d times without an answer, and may have been counted as wrong each time; it is tried again after %s",
+			t.Times, t.Time.Add(unansweredRest).UTC().Format("15:04:05 UTC")), "if you are sure of it: rm "+shellQuote(h.pinNote))
 	}
-	if subtle.ConstantTimeCompare(hash, n.Hash) != 1 {
-		return nil
-	}
-	return hint(&refusedBefore{n.Time}, "correct the PIN, in hsm.pin_file or "+pinVariable,
-		"if the PIN of the token was changed to this one since: rm "+shellQuote(file))
+	return nil
 }
 
 // write puts the note into a file that belongs to whom the directory belongs to, since an administrator's command may leave it for the server.
 func (n *pinNote) write(file string) error {
 	b, err := json.Marshal(n)
+	if err == nil {
+		err = writeFileAtomically(file, append(b, '\n'))
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("note that a PIN is tried: %w", err)
 	}
-	if err := writeFileAtomically(file, append(b, '\n')); err != nil {
-		return err
-	}
-	if info, err := os.Stat(filepath.Dir(file)); err == nil {
-		if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Getuid() {
-			os.Chown(file, int(owner.Uid), int(owner.Gid)) // only root can, and only root has to
-		}
-	}
+	giveToOwner(file, filepath.Dir(file))
 	return nil
 }
 
-// A refusedBefore says that a PIN is not tried, because the token has refused it in the past. It is pkcs11.ErrPIN.
+// giveToOwner gives a file to whom the directory belongs to. Only root can, and only root has to.
+func giveToOwner(file, dir string) {
+	if info, err := os.Stat(dir); err == nil {
+		if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Getuid() {
+			os.Chown(file, int(owner.Uid), int(owner.Gid))
+		}
+	}
+}
+
+// A refusedBefore says that a PIN is not tried, because the token has refused it in the past. It is pkcs11.ErrPIN, and ErrPINWrong.
 type refusedBefore struct{ when time.Time }
 
 func (e *refusedBefore) Error() string {
 	return fmt.Sprintf("the token refused this PIN on %s, so that it is not tried again", e.when.UTC().Format("2006-01-02 at 15:04:05 UTC"))
 }
 
-func (e *refusedBefore) Is(target error) bool { return target == pkcs11.ErrPIN }
+func (e *refusedBefore) Is(target error) bool {
+	return target == pkcs11.ErrPIN || target == pkcs11.ErrPINWrong
+}

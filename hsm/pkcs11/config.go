@@ -28,8 +28,9 @@ type Config struct {
 	// says that it counts a wrong one. Optional.
 	PINUncertain func() bool
 
-	// PINAnswered is told what the token answered to the PIN: nil, an error that is [ErrPIN], or another. It must not keep the PIN. Optional.
-	PINAnswered func(pin []byte, err error)
+	// TryPIN is called right before the PIN is tried, and may refuse that. What it returns is called once, with what came of it: nil if the PIN was
+	// right, an error that is [ErrPINWrong] if the token refused it, any other if that is not known. The PIN is good until then. Optional.
+	TryPIN func(pin []byte) (answered func(error), err error)
 
 	// Patience has a process that can be replaced end itself when the module hangs. Optional; there is no limit without it.
 	Patience Patience

@@ -103,6 +103,8 @@ func (t *Token) open(ctx context.Context, r *ref, dst, sealed, aad []byte) ([]by
 		return nil
 	})
 	if err != nil {
+		// What was opened on a session that was then found lost.
+		clear(answer[min(len(dst), len(answer)):])
 		return nil, err
 	}
 	return answer, nil

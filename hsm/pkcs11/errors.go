@@ -15,7 +15,7 @@ import (
 // Whoever sees it must not try again by itself: tokens count wrong PINs, and lock.
 var ErrPIN = errors.New("PIN refused")
 
-// ErrPINWrong is a refused PIN that is not the right one, as far as the token says. An error that is ErrPINWrong is also ErrPIN.
+// ErrPINWrong is a PIN that was tried and refused. An error that is ErrPINWrong is also ErrPIN, which may be without an attempt.
 var ErrPINWrong = errors.New("PIN wrong")
 
 // An Error is what a PKCS #11 function answered, sorted. It wraps exactly one of the errors of package hsm.
@@ -45,7 +45,7 @@ func (e *Error) Is(target error) bool {
 	return target == ErrPIN && slices.Contains(pinCodes, e.Code) || target == ErrPINWrong && e.Function == "C_Login" && slices.Contains(wrongCodes, e.Code)
 }
 
-var wrongCodes = []uint{p11.CKR_PIN_INCORRECT, p11.CKR_PIN_INVALID, p11.CKR_PIN_LEN_RANGE}
+var wrongCodes = []uint{p11.CKR_PIN_INCORRECT, p11.CKR_PIN_INVALID, p11.CKR_PIN_LEN_RANGE, p11.CKR_PIN_EXPIRED, p11.CKR_PIN_LOCKED}
 
 var pinCodes = []uint{
 	p11.CKR_PIN_INCORRECT, p11.CKR_PIN_INVALID, p11.CKR_PIN_LEN_RANGE, p11.CKR_PIN_EXPIRED, p11.CKR_PIN_LOCKED,

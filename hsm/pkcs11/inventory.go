@@ -64,7 +64,7 @@ func TakeInventory(ctx context.Context, c Config) (*Inventory, error) {
 		return nil, err
 	}
 	defer unlock()
-	if err := repairTokens(c.SyncDir); err != nil {
+	if err := restoreTokens(c.SyncDir); err != nil {
 		return nil, fmt.Errorf("%w: %v", hsm.ErrUnavailable, err)
 	}
 	l, err := openLibrary(c)

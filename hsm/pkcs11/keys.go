@@ -340,8 +340,10 @@ func (t *Token) resolve(ctx context.Context, s *session, r ref) (*key, error) {
 		return nil, fmt.Errorf("%w: %v", hsm.ErrNoKey, r.id)
 	case 1:
 	default:
-		s.sound = true
-		return nil, duplicate(r.id, len(found))
+		if found = t.proven(s, found, r); len(found) != 1 {
+			s.sound = true
+			return nil, duplicate(r.id, len(found))
+		}
 	}
 	err = t.prove(s, found[0], r)
 	if err == nil {
@@ -355,6 +357,12 @@ func (t *Token) resolve(ctx context.Context, s *session, r ref) (*key, error) {
 	}
 	s.sound = true
 	return nil, fmt.Errorf("%w: another key is in the place of %v: it fails the proof (%v)", hsm.ErrNoKey, r.id, err)
+}
+
+// proven returns those of several objects that are the key of r. There can be others with its id: a creation whose answer was lost is repeated, and an
+// HSM that is reached over a network may still do the first one then. Its check value says which of them the key is.
+func (t *Token) proven(s *session, found []p11.ObjectHandle, r ref) []p11.ObjectHandle {
+	return slices.DeleteFunc(slices.Clone(found), func(o p11.ObjectHandle) bool { return t.prove(s, o, r) != nil })
 }
 
 // believe returns nil if an empty find is to be believed: the session is logged in and still sees the canary. SoftHSM finds

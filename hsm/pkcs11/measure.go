@@ -180,7 +180,7 @@ func Measure(ctx context.Context, c Config, o MeasureOptions) (*Report, error) {
 		return nil, err
 	}
 	defer unlock()
-	if err := repairTokens(c.SyncDir); err != nil {
+	if err := restoreTokens(c.SyncDir); err != nil {
 		return nil, fmt.Errorf("%w: %v", hsm.ErrUnavailable, err)
 	}
 	l, err := openLibrary(c)

@@ -71,7 +71,14 @@ func (o *openings) end(s *session) bool {
 }
 
 // lose gives up all sessions that are open. One that was opened meanwhile is not the worse for it.
-func (o *openings) lose() { o.lost.Store(o.opened.Load()) }
+func (o *openings) lose() {
+	for now := o.opened.Load(); ; {
+		before := o.lost.Load()
+		if now <= before || o.lost.CompareAndSwap(before, now) {
+			return
+		}
+	}
+}
 
 // valid reports whether s is not known to be lost.
 func (o *openings) valid(s *session) bool { return s.number > o.lost.Load() }

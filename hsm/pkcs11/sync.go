@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 type disk struct {
 	dir  string    // nothing to do if empty
 	done time.Time // everything written before is on the disk
+	dog  *watchdog // nil if there is none
 }
 
 // sync writes all that has changed in the directory since the last time to the disk, files before the directories that name them.
@@ -26,6 +28,7 @@ func (d *disk) sync() error {
 	if d.dir == "" {
 		return nil
 	}
+	defer d.dog.in("fsync", slow)()
 	// The clock of a file system may be coarse, and a little behind.
 	since, begun := d.done.Add(-5*time.Second), time.Now()
 	if err := syncTree(d.dir, since); err != nil {
@@ -99,11 +102,50 @@ const (
 	tokenCopy = ".strongroom-copy"
 )
 
-// repairTokens keeps copies of the tokens' own objects in a directory of SoftHSM's, and puts back what was cut off. SoftHSM 2.6.1 rewrites that file at each
-// login, to note that the PIN was right: ftruncate to nothing, then one write, and no fsync. A process that is killed between the two leaves an
-// empty file, and with it goes the key of all keys. What the file says of the PIN and of that key changes only when the PIN is, so any whole copy will
-// do; one that the PIN was changed after is made anew. The caller has locked the directory.
-func repairTokens(dir string) error {
+// SoftHSM 2.6.1 rewrites the token's own object at each login, to note that the PIN was right: ftruncate to nothing, then one write, and no fsync. A
+// process that is killed between the two leaves an empty file, and with it goes the key of all keys; what a power loss leaves may be zeros. So a copy is
+// kept of what has been seen to open, and put in the place of what was cut off. What the file says of the PIN and of that key changes only when the PIN is
+// changed.
+
+// restoreTokens puts copies in the place of what was cut off, of all tokens in a directory of SoftHSM's. The caller has locked it.
+func restoreTokens(dir string) error {
+	return eachToken(dir, func(original, copied string) error {
+		now, err := os.ReadFile(original)
+		if err != nil {
+			return err
+		}
+		whole, err := os.ReadFile(copied)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		cut := len(now) < len(whole) && string(now) == string(whole[:len(now)]) || strings.Trim(string(now), "\x00") == ""
+		if !cut || len(whole) == 0 {
+			return nil
+		}
+		return replace(original, whole)
+	})
+}
+
+// keepTokens copies what was cut off the next time, of all tokens in a directory of SoftHSM's, one of which has just been seen to open. The caller has
+// locked it.
+func keepTokens(dir string) error {
+	return eachToken(dir, func(original, copied string) error {
+		now, err := os.ReadFile(original)
+		if err != nil {
+			return err
+		}
+		if whole, err := os.ReadFile(copied); err == nil && string(whole) == string(now) || len(now) == 0 {
+			return nil
+		}
+		return replace(copied, now)
+	})
+}
+
+// eachToken calls f with the file of each token in a directory of SoftHSM's, and where its copy is to be.
+func eachToken(dir string, f func(original, copied string) error) error {
 	if dir == "" {
 		return nil
 	}
@@ -112,34 +154,12 @@ func repairTokens(dir string) error {
 		return fmt.Errorf("the directory of the token: %w", err)
 	}
 	for _, e := range entries {
-		if !e.IsDir() {
-			continue
-		}
 		original := filepath.Join(dir, e.Name(), tokenFile)
-		now, err := os.ReadFile(original)
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(original); err != nil {
 			continue // not a token of SoftHSM
 		}
-		if err != nil {
-			return fmt.Errorf("the file of the token: %w", err)
-		}
-		copied := filepath.Join(dir, "."+e.Name()+tokenCopy)
-		whole, err := os.ReadFile(copied)
-		switch {
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("the copy of the file of the token: %w", err)
-		case len(now) > 0 && len(now) >= len(whole):
-			if string(now) == string(whole) {
-				continue
-			}
-			err = replace(copied, now)
-		case len(whole) > 0:
-			err = replace(original, whole)
-		default:
-			err = nil
-		}
-		if err != nil {
-			return fmt.Errorf("keeping a copy of the file of the token: %w", err)
+		if err := f(original, filepath.Join(dir, "."+e.Name()+tokenCopy)); err != nil {
+			return fmt.Errorf("the file of a token, and the copy of it: %w", err)
 		}
 	}
 	return nil

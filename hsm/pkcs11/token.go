@@ -103,37 +103,49 @@ func open(ctx context.Context, c Config, create bool) (*Token, error) {
 	}
 	// A login rewrites a file of SoftHSM's token that others read when they open it, who may then find the token broken, or its
 	// PIN not set.
-	unlock, err := disk{dir: c.SyncDir}.lock(ctx)
+	waiting, cancel := context.WithTimeout(ctx, lockTimeout)
+	unlock, err := disk{dir: c.SyncDir}.lock(waiting)
+	cancel()
 	if err != nil {
 		release()
 		return nil, err
 	}
 	defer unlock()
-	if err := repairTokens(c.SyncDir); err != nil {
-		release()
-		return nil, fmt.Errorf("%w: %v", hsm.ErrUnavailable, err)
-	}
 	dog := watch(c.Patience)
-	out := dog.in("C_Initialize", slow)
-	l, err := openLibrary(c)
-	out()
-	if err != nil {
+	fail := func(err error) (*Token, error) {
 		dog.end()
 		release()
 		return nil, err
+	}
+	out := dog.in("restoring the token's file", slow)
+	err = restoreTokens(c.SyncDir)
+	out()
+	if err != nil {
+		return fail(fmt.Errorf("%w: %v", hsm.ErrUnavailable, err))
+	}
+	out = dog.in("C_Initialize", slow)
+	l, err := openLibrary(c)
+	out()
+	if err != nil {
+		return fail(err)
 	}
 	m := module(l)
 	if dog != nil {
 		m = watched{l, dog}
 	}
 	t, err := newToken(ctx, m, c, create)
-	if err != nil {
-		l.close()
-		dog.end()
-		release()
-		return nil, fmt.Errorf("opening the token %s: %w", c.token(), err)
+	if err == nil {
+		out := dog.in("keeping a copy of the token's file", slow)
+		err = keepTokens(c.SyncDir)
+		out()
 	}
-	t.dog = dog
+	if err != nil {
+		out := dog.in("C_Finalize", slow)
+		l.close()
+		out()
+		return fail(fmt.Errorf("opening the token %s: %w", c.token(), err))
+	}
+	t.dog, t.disk.dog = dog, dog
 	t.release = release
 	return t, nil
 }
@@ -271,10 +283,14 @@ func (t *Token) login(ctx context.Context, c Config) error {
 			return fmt.Errorf("reading the PIN: %w", err)
 		}
 		defer clear(pin)
-		err = t.module.login(s.handle, pin)
-		if c.PINAnswered != nil {
-			c.PINAnswered(pin, err)
+		answered := func(error) {}
+		if c.TryPIN != nil {
+			if answered, err = c.TryPIN(pin); err != nil {
+				return err
+			}
 		}
+		err = t.module.login(s.handle, pin)
+		answered(err)
 		if err != nil {
 			return t.explainLogin(err)
 		}
@@ -318,6 +334,9 @@ func (t *Token) IV() IVSource { return t.iv }
 
 // Info returns what the token said of itself when it was opened.
 func (t *Token) Info() Info { return t.info }
+
+// lockTimeout is how long Open waits for another process that is opening the token.
+const lockTimeout = 30 * time.Second
 
 // closeTimeout is how long Close waits, first for calls to end, and then for the library to close.
 const closeTimeout = 5 * time.Second

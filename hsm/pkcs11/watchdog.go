@@ -104,7 +104,10 @@ func (w *watchdog) run() {
 		case <-time.After(tick):
 		}
 		if c, after := w.look(tick); c != nil {
-			w.limits.Hung(c.function, after)
+			w.mu.Lock()
+			hung := w.limits.Hung
+			w.mu.Unlock()
+			hung(c.function, after)
 			return
 		}
 	}

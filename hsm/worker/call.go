@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"strongroom/hsm"
@@ -11,25 +13,25 @@ import (
 
 // Bounds for one call. A call that ends worker after worker may be what ends them.
 const (
-	maxDeaths = 8 // workers that may end while they do it
+	maxDeaths = 8 // workers that may end while they do it; most of them because of other calls
 	maxFaults = 3 // times that a worker whose token works may fail to do it
 )
 
 // do has a call done by a worker, and by another when that fails in a way that may not be the call's. put appends the arguments, and take reads the
-// answer, which is wiped afterwards.
-func (d *Device) do(ctx context.Context, k kind, put func(*frame), take func(*fields) error) error {
+// answer, which is wiped afterwards. It returns the worker that answered.
+func (d *Device) do(ctx context.Context, k kind, put func(*frame), take func(*fields) error) (*process, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	deaths, faults := 0, 0
-	begun := time.Now()
-	for {
+	for begun := time.Now(); ; {
 		p, err := d.pick(ctx, k)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		broken := false
-		err = p.call(ctx, k, put, func(k kind, answer *fields) (err error) {
+		// After a worker has ended while it did this, it travels with nobody who would suffer for it.
+		err = p.call(ctx, k, deaths > 0, put, func(k kind, answer *fields) (err error) {
 			if k != kindDone {
 				err, broken = takeError(answer)
 				return err
@@ -41,32 +43,30 @@ func (d *Device) do(ctx context.Context, k kind, put func(*frame), take func(*fi
 		})
 		switch {
 		case err == nil:
-			return nil
+			return p, nil
 		case broken:
 			p.kill(fmt.Errorf("its token does not work any more: %w", err))
-			<-p.dead
+			d.remove(p)
+			if time.Since(begun) > d.config.Patience {
+				return nil, err
+			}
 		case err == errDied:
+			d.remove(p) // its keeper may not have noticed yet
 			err = unavailable("%v", p.why())
+			if deaths++; deaths >= maxDeaths {
+				return nil, unavailable("%d workers ended one after the other while they did this: %v", deaths, err)
+			}
 		case err == ctx.Err():
-			return fmt.Errorf("%w: no session with the HSM became free: %w", hsm.ErrUnavailable, err)
-		case !errors.Is(err, hsm.ErrUnavailable) || ctx.Err() != nil:
-			return err
+			return nil, fmt.Errorf("%w: no answer from the HSM in time: %w", hsm.ErrUnavailable, err)
+		case !errors.Is(err, hsm.ErrUnavailable):
+			return nil, err
 		default:
 			if faults++; faults >= maxFaults {
-				return err
+				return nil, err
 			}
-			d.stats.retried.Add(1)
-			continue
 		}
-		d.remove(p) // its keeper may not have noticed yet
-		if broken && time.Since(begun) > d.config.Patience {
-			return err
-		}
-		if !broken {
-			deaths++
-		}
-		if deaths >= maxDeaths {
-			return unavailable("%d workers ended one after the other while they did this: %v", deaths, err)
+		if ctx.Err() != nil {
+			return nil, err
 		}
 		d.stats.retried.Add(1)
 	}
@@ -126,7 +126,7 @@ func (d *Device) GenerateSigner(ctx context.Context, id hsm.ID, label string) (h
 }
 
 func (d *Device) make(ctx context.Context, k kind, id hsm.ID, label string) (ref hsm.Ref, err error) {
-	err = d.do(ctx, k, func(f *frame) {
+	_, err = d.do(ctx, k, func(f *frame) {
 		f.bytes(id[:])
 		f.string(label)
 	}, func(f *fields) error {
@@ -138,7 +138,7 @@ func (d *Device) make(ctx context.Context, k kind, id hsm.ID, label string) (ref
 
 // PublicKey implements [hsm.Device].
 func (d *Device) PublicKey(ctx context.Context, signer hsm.Ref) (key []byte, err error) {
-	err = d.do(ctx, kindPublicKey, func(f *frame) { f.bytes(signer) }, func(f *fields) error {
+	_, err = d.do(ctx, kindPublicKey, func(f *frame) { f.bytes(signer) }, func(f *fields) error {
 		key = append([]byte(nil), f.bytes()...)
 		return nil
 	})
@@ -147,7 +147,7 @@ func (d *Device) PublicKey(ctx context.Context, signer hsm.Ref) (key []byte, err
 
 // Sign implements [hsm.Device].
 func (d *Device) Sign(ctx context.Context, signer hsm.Ref, digest [32]byte) (signature []byte, err error) {
-	err = d.do(ctx, kindSign, func(f *frame) {
+	_, err = d.do(ctx, kindSign, func(f *frame) {
 		f.bytes(signer)
 		f.bytes(digest[:])
 	}, func(f *fields) error {
@@ -160,26 +160,37 @@ func (d *Device) Sign(ctx context.Context, signer hsm.Ref, digest [32]byte) (sig
 // Destroy implements [hsm.Device]. When it returns nil, no worker uses the key any more, or a copy of it.
 func (d *Device) Destroy(ctx context.Context, id hsm.ID) error {
 	put := func(f *frame) { f.bytes(id[:]) }
-	if err := d.do(ctx, kindDestroy, put, func(*fields) error { return nil }); err != nil {
+	by, err := d.do(ctx, kindDestroy, put, func(*fields) error { return nil })
+	if err != nil {
 		return err
 	}
 	d.mu.Lock()
-	others := append([]*process(nil), d.ready...)
+	others := slices.DeleteFunc(slices.Clone(d.ready), func(p *process) bool { return p == by })
 	d.mu.Unlock()
+	// The key is destroyed, whatever becomes of who asked for it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.config.SlowTimeout)
+	defer cancel()
+	var wait sync.WaitGroup
 	for _, p := range others {
-		err := p.call(ctx, kindForget, put, func(k kind, answer *fields) (err error) {
-			if k != kindDone {
-				err, _ = takeError(answer)
-			}
-			return err
-		})
-		if err != nil && err != errDied { // what does not forget has to go
-			p.kill(fmt.Errorf("forgetting a destroyed key: %w", err))
-			<-p.dead
-			d.remove(p)
-		}
+		wait.Go(func() { d.forget(ctx, p, put) })
 	}
+	wait.Wait()
 	return nil
+}
+
+// forget has a worker forget a key. One that does not, where it may hold a copy of the key, has to end.
+func (d *Device) forget(ctx context.Context, p *process, put func(*frame)) {
+	err := p.call(ctx, kindForget, false, put, func(k kind, answer *fields) (err error) {
+		if k != kindDone {
+			err, _ = takeError(answer)
+		}
+		return err
+	})
+	if err != nil && err != errDied && d.config.Token.SessionCopies {
+		p.kill(fmt.Errorf("forgetting a destroyed key: %w", err))
+		d.remove(p)
+		<-p.dead
+	}
 }
 
 // Seal implements [hsm.Device].
@@ -202,7 +213,7 @@ func (d *Device) Open(ctx context.Context, key hsm.Ref, dst, sealed, aad []byte)
 }
 
 func (d *Device) crypt(ctx context.Context, k kind, key hsm.Ref, dst, text, aad []byte) (out []byte, err error) {
-	err = d.do(ctx, k, func(f *frame) {
+	_, err = d.do(ctx, k, func(f *frame) {
 		f.bytes(key)
 		f.bytes(text)
 		f.bytes(aad)
@@ -215,23 +226,25 @@ func (d *Device) crypt(ctx context.Context, k kind, key hsm.Ref, dst, text, aad 
 
 // Random implements [hsm.Device].
 func (d *Device) Random(ctx context.Context, p []byte) error {
-	return d.do(ctx, kindRandom, func(f *frame) { f.number(uint64(len(p))) }, func(f *fields) error {
+	_, err := d.do(ctx, kindRandom, func(f *frame) { f.number(uint64(len(p))) }, func(f *fields) error {
 		if b := f.bytes(); len(b) == len(p) {
 			copy(p, b)
 			return nil
 		}
 		return unavailable("the worker's answer cannot be read")
 	})
+	return err
 }
 
 // Check implements [hsm.Device].
 func (d *Device) Check(ctx context.Context) error {
-	return d.do(ctx, kindCheck, func(*frame) {}, func(*fields) error { return nil })
+	_, err := d.do(ctx, kindCheck, func(*frame) {}, func(*fields) error { return nil })
+	return err
 }
 
 // Objects implements [hsm.Device].
 func (d *Device) Objects(ctx context.Context) (list []hsm.Object, err error) {
-	err = d.do(ctx, kindObjects, func(*frame) {}, func(f *fields) error {
+	_, err = d.do(ctx, kindObjects, func(*frame) {}, func(f *fields) error {
 		n := f.number()
 		list = nil
 		for range n {

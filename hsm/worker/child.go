@@ -88,6 +88,8 @@ type child struct {
 	token   atomic.Pointer[pkcs11.Token]
 	pin     chan []byte
 	probing sync.Mutex // held while it is found out whether the token works
+	probed  time.Time  // under probing: when that was asked last,
+	broke   bool       // and whether it did not
 }
 
 // tell writes a frame to control.
@@ -133,6 +135,13 @@ func (c *child) run() int {
 	}()
 	config := s.config()
 	config.PIN = c.askPIN
+	config.TryPIN = func([]byte) (func(error), error) {
+		return func(err error) {
+			if err == nil {
+				c.tell(kindLoggedIn, func(*frame) {})
+			}
+		}, nil
+	}
 	config.Patience = pkcs11.Patience{Call: s.OpeningCall, Slow: s.OpeningSlow, Hung: c.hung}
 	token, err := pkcs11.Open(context.Background(), config)
 	if err != nil {
@@ -227,7 +236,7 @@ func (c *child) serve(token *pkcs11.Token, lane socket) {
 	for {
 		k, args, err := in.next()
 		if err != nil {
-			return
+			os.Exit(1) // the server does not wait for a lane that nobody reads
 		}
 		out.begin(kindDone)
 		if err := do(token, k, args, &out); err != nil {
@@ -239,22 +248,33 @@ func (c *child) serve(token *pkcs11.Token, lane socket) {
 			continue
 		}
 		in.wipe()
+		if len(out.body) > frameMax {
+			out.wipe()
+			out.begin(kindError)
+			putError(&out, fmt.Errorf("the answer is longer than %d bytes", frameMax), false)
+		}
 		if err := lane.write(&out); err != nil {
-			return
+			os.Exit(1)
 		}
 	}
 }
 
-// broken finds out whether the token does not work any more, when err may mean that. One asks for all that have failed at the same time.
+// broken finds out whether the token does not work any more, when err may mean that. An answer is good for all that failed before it was asked for.
 func (c *child) broken(token *pkcs11.Token, err error) bool {
 	if !errors.Is(err, hsm.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
+	failed := time.Now()
 	c.probing.Lock()
 	defer c.probing.Unlock()
+	if c.probed.After(failed) {
+		return c.broke
+	}
+	c.probed = time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
-	return token.Check(ctx) != nil
+	c.broke = token.Check(ctx) != nil
+	return c.broke
 }
 
 // probeTimeout bounds the wait for a session; a call that hangs ends the process before.

@@ -44,13 +44,14 @@ const (
 
 // Kinds of frames from a worker.
 const (
-	kindBeat   kind = 100 + iota // it lives
-	kindAskPIN                   // the token is found, and wants a login
-	kindReady                    // the token is open
-	kindFailed                   // the token could not be opened; nothing follows
-	kindHung                     // a call in the module does not return; nothing follows
-	kindDone                     // the answer to a call that succeeded
-	kindError                    // the answer to a call that failed
+	kindBeat     kind = 100 + iota // it lives
+	kindAskPIN                     // the token is found, and wants a login
+	kindLoggedIn                   // the PIN was right
+	kindReady                      // the token is open
+	kindFailed                     // the token could not be opened; nothing follows
+	kindHung                       // a call in the module does not return; nothing follows
+	kindDone                       // the answer to a call that succeeded
+	kindError                      // the answer to a call that failed
 )
 
 // A frame is made of fields, after others that are to be sent together with it, in a buffer that is used again and wiped in between: it may hold
@@ -202,6 +203,9 @@ func (r *reader) wipe() {
 	}
 }
 
+// forget wipes all that was read, after the last frame.
+func (r *reader) forget() { clear(r.buf) }
+
 // fill reads what there is.
 func (r *reader) fill() error {
 	want := frameHead
@@ -234,8 +238,17 @@ func (r *reader) fill() error {
 }
 
 // shutdown ends reads and writes on the socket, of both ends.
-func (s socket) shutdown() { unix.Shutdown(int(s), unix.SHUT_RDWR) }
-func (s socket) close()    { unix.Close(int(s)) }
+func (s socket) shutdown() {
+	if s >= 0 {
+		unix.Shutdown(int(s), unix.SHUT_RDWR)
+	}
+}
+
+func (s socket) close() {
+	if s >= 0 {
+		unix.Close(int(s))
+	}
+}
 
 var errMessage = errors.New("a message is not as it must be")
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"strongroom/hsm"
@@ -20,6 +19,9 @@ func (c *Config) beat() time.Duration { return max(c.CallTimeout/4, 10*time.Mill
 const (
 	shortLife = time.Second
 	brief     = 100 * time.Millisecond
+
+	// stuckFor is how long a worker that was killed may take to end before another is started in its place.
+	stuckFor = 5 * time.Second
 )
 
 // keep keeps one worker: when it ends, another is started. p is open already, or nil.
@@ -28,8 +30,11 @@ func (d *Device) keep(ctx context.Context, p *process) {
 		if p == nil {
 			var err error
 			if p, err = d.open(ctx); err != nil {
-				if d.given(err) || d.crowded(err) && !wait(ctx, crowdedFor) || ctx.Err() != nil {
+				if d.given(err) || ctx.Err() != nil {
 					return
+				}
+				if d.crowded(err) {
+					d.waitWhileServed(ctx, crowdedFor)
 				}
 				continue
 			}
@@ -37,6 +42,12 @@ func (d *Device) keep(ctx context.Context, p *process) {
 		born := time.Now()
 		select {
 		case <-p.dead:
+		case <-p.killed:
+			d.remove(p)
+			select {
+			case <-p.dead:
+			case <-time.After(stuckFor): // in the kernel, where nothing can be done about it
+			}
 		case <-ctx.Done():
 			p.dismiss()
 		}
@@ -58,8 +69,9 @@ const crowdedFor = time.Minute
 
 // crowded reports whether err says that the token has no sessions for another worker beside those that have it open.
 func (d *Device) crowded(err error) bool {
+	// CloudHSM says CKR_ARGUMENTS_BAD.
 	e, ok := errors.AsType[*pkcs11.Error](err)
-	if !ok || e.Function != "C_OpenSession" {
+	if !ok || e.Function != "C_OpenSession" || e.Code != ckrSessionCount && e.Code != ckrArgumentsBad {
 		return false
 	}
 	d.mu.Lock()
@@ -70,6 +82,24 @@ func (d *Device) crowded(err error) bool {
 		return true
 	}
 	return false
+}
+
+// Two values of PKCS #11 v2.40, section 5.1.6.
+const (
+	ckrArgumentsBad = 0x07
+	ckrSessionCount = 0xB1
+)
+
+// waitWhileServed waits, but not longer than others have the token open.
+func (d *Device) waitWhileServed(ctx context.Context, long time.Duration) {
+	for until := time.Now().Add(long); time.Now().Before(until) && wait(ctx, long/60); {
+		d.mu.Lock()
+		served := len(d.ready) > 0
+		d.mu.Unlock()
+		if !served {
+			return
+		}
+	}
 }
 
 // given reports whether there is no use in trying again.
@@ -108,12 +138,7 @@ func (d *Device) open(ctx context.Context) (*process, error) {
 	}
 	began := time.Now()
 	p, o := d.attempt(ctx)
-	err := d.login.ended(p, o.err, func(err error) {
-		if pin, perr := d.pin.get(); perr == nil && d.config.Token.PINAnswered != nil {
-			d.config.Token.PINAnswered(pin, err)
-			clear(pin)
-		}
-	})
+	err := d.login.ended(p, o.err)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil {
@@ -128,7 +153,7 @@ func (d *Device) open(ctx context.Context) (*process, error) {
 		d.announce()
 		return p, nil
 	}
-	d.login.next = began.Add(d.config.Retry)
+	d.login.next = began.Add(d.login.rest(d.config.Retry))
 	if d.login.failing.IsZero() {
 		d.login.failing = began
 	}
@@ -136,13 +161,15 @@ func (d *Device) open(ctx context.Context) (*process, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if errors.Is(err, pkcs11.ErrPIN) {
+	refusal := errors.Is(err, pkcs11.ErrPINWrong)
+	if refusal {
 		d.refused, d.why = err, err
+		d.pin.wipe()
 		d.announce()
 	}
 	switch {
 	case !d.login.accepted: // Open returns it
-	case errors.Is(err, pkcs11.ErrPIN):
+	case refusal:
 		d.log.Error("the token refused the PIN; strongroom does not try it again by itself, and answers nothing that needs the HSM once its "+
 			"workers have ended. Correct the PIN and start strongroom again", "err", err)
 	case d.why == nil || d.why.Error() != err.Error() && time.Since(d.login.told) > tellEvery:
@@ -164,11 +191,20 @@ func (d *Device) attempt(ctx context.Context) (*process, opened) {
 	s.Sessions = (s.Sessions + d.config.Workers - 1) / d.config.Workers
 	s.Call, s.Slow, s.Beat = d.config.CallTimeout, d.config.SlowTimeout, d.config.beat()
 	s.OpeningCall, s.OpeningSlow = d.openingLimits()
-	s.Uncertain = d.login.uncertain || d.config.Token.PINUncertain != nil && d.config.Token.PINUncertain()
-	p, err := d.start(s, func() ([]byte, error) {
+	s.Uncertain = d.login.unanswered > 0 || d.config.Token.PINUncertain != nil && d.config.Token.PINUncertain()
+	p, err := d.start(s, func() ([]byte, func(error), error) {
 		pin, err := d.pin.get()
-		d.login.granted.Store(err == nil)
-		return pin, err
+		if err != nil {
+			return nil, nil, err
+		}
+		answered := func(error) {}
+		if try := d.config.Token.TryPIN; try != nil {
+			if answered, err = try(pin); err != nil {
+				clear(pin)
+				return nil, nil, err
+			}
+		}
+		return pin, answered, nil
 	})
 	if err != nil {
 		return nil, opened{err: unavailable("%v", err)}
@@ -176,6 +212,7 @@ func (d *Device) attempt(ctx context.Context) (*process, opened) {
 	select {
 	case o := <-p.opened:
 		if o.err != nil {
+			p.kill(o.err)
 			<-p.dead
 		}
 		return p, o
@@ -206,35 +243,44 @@ func (d *Device) openingLimits() (call, slow time.Duration) {
 
 // A login is what is known of attempts to open the token. It is used by who holds opening.
 type login struct {
-	next      time.Time     // when the next attempt may begin
-	told      time.Time     // when the log was last told that an attempt failed
-	slowest   time.Duration // of the calls that it took to open the token
-	failing   time.Time     // since when all attempts have failed; zero if the last one did not
-	granted   atomic.Bool   // the PIN was given to the worker that is opening
-	accepted  bool          // the PIN was right, at least once
-	uncertain bool          // a worker that had the PIN ended without an answer: it may have been wrong, and counted
+	next       time.Time     // when the next attempt may begin
+	told       time.Time     // when the log was last told that an attempt failed
+	slowest    time.Duration // of the calls that it took to open the token
+	failing    time.Time     // since when all attempts have failed; zero if the last one did not
+	accepted   bool          // the PIN was right, at least once
+	unanswered int           // how many times in a row nobody knows whether it was: it may have been wrong, and counted
 }
 
 // ended keeps what the end of an attempt says about the PIN, and returns the attempt's error.
-func (l *login) ended(p *process, err error, tell func(error)) error {
-	granted := l.granted.Swap(false)
-	answered := err == nil || p != nil && p.answered.Load()
-	if granted && answered {
-		tell(err)
+func (l *login) ended(p *process, err error) error {
+	if p == nil {
+		return err
 	}
+	answered := p.granted.Swap(nil)
 	switch {
-	case err == nil:
-		l.accepted, l.uncertain = true, false
-	case granted && answered:
-		l.uncertain = false
-	case granted && !l.accepted:
-		// It is not known to be right. To try it again could be the second mistake.
-		return fmt.Errorf("%w: a worker ended while it tried the PIN, which is not tried again by itself since it was never right before: %v",
-			hsm.ErrUnavailable, err)
-	case granted:
-		l.uncertain = true
+	case answered == nil:
+	case err == nil || p.loggedIn.Load():
+		l.accepted, l.unanswered = true, 0
+		(*answered)(nil)
+	case errors.Is(err, pkcs11.ErrPINWrong):
+		l.unanswered = 0
+		(*answered)(err)
+	default:
+		l.unanswered++
+		(*answered)(err)
+		if !l.accepted {
+			// It is not known to be right. To try it again could be the second mistake.
+			return fmt.Errorf("%w: nobody knows whether the PIN is right, which is not tried again by itself since it was never right before: %v",
+				hsm.ErrUnavailable, err)
+		}
 	}
 	return err
+}
+
+// rest is how long after an attempt the next one begins: longer each time that nobody knows whether the PIN was counted as wrong, since the token
+// may not tell.
+func (l *login) rest(retry time.Duration) time.Duration {
+	return min(retry<<min(l.unanswered, 10), max(retry, 30*time.Second))
 }
 
 // remove takes a worker away from those that are ready.

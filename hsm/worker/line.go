@@ -68,6 +68,15 @@ func (l *line) drive(p *process, t *traveller) {
 	l.waiting = slices.Delete(l.waiting, 0, n)
 	l.mu.Unlock()
 
+	batch = slices.DeleteFunc(batch, func(other *traveller) bool {
+		late := other.ctx.Err()
+		if late == nil || other == t {
+			return false
+		}
+		other.err = late
+		other.turn <- true
+		return true
+	})
 	for _, t := range batch {
 		l.lane.out.begin(t.kind)
 		l.lane.out.number(milliseconds(t.ctx))
@@ -81,7 +90,7 @@ func (l *line) drive(p *process, t *traveller) {
 			k, answer, err = l.lane.next()
 		}
 		if err != nil {
-			t.err = p.lost()
+			t.err = p.lost(t.ctx)
 		} else {
 			t.err = t.take(k, &answer)
 		}
@@ -90,6 +99,9 @@ func (l *line) drive(p *process, t *traveller) {
 		}
 	}
 	l.lane.wipe()
+	if err != nil {
+		l.lane.forget()
+	}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -34,23 +34,28 @@ type process struct {
 	reason error      // why it ended, once it has; or why it is to
 	gone   bool       // control is closed
 
-	flying   atomic.Int64 // calls that it has not answered
-	heard    atomic.Int64 // frames that came from it on control
-	answered atomic.Bool  // it said whether the token is open
+	flying atomic.Int64 // calls that it has not answered
+	heard  atomic.Int64 // frames that came from it on control
+
+	granted  atomic.Pointer[func(error)] // it was given the PIN: to be told what came of that, once
+	loggedIn atomic.Bool                 // the PIN was right
 
 	opened   chan opened   // one value, when the token is open, or is not
 	received chan struct{} // closed when all that it said on control has been heard
 	dead     chan struct{} // closed when the process has been waited for
+	killing  sync.Once
+	killed   chan struct{} // closed when it was told to end at once
 }
 
 // A lane is one call at a time.
 type lane struct {
 	reader
-	out frame
+	out    frame
+	broken bool
 }
 
 // commonLanes are for what finds, makes and destroys keys, checks, signs and gives random bytes, beside those that there are for each session.
-const commonLanes = 6
+const commonLanes = 4
 
 // opened is how a worker has begun.
 type opened struct {
@@ -63,15 +68,17 @@ type opened struct {
 var errDied = errors.New("the worker ended")
 
 // start starts a worker and tells it what to open. pin is called when it wants the PIN, and its result is wiped.
-func (d *Device) start(s setting, pin func() ([]byte, error)) (*process, error) {
+func (d *Device) start(s setting, pin func() ([]byte, func(error), error)) (*process, error) {
 	s.Lanes = s.Sessions + commonLanes
 	p := &process{
-		lanes:  make(chan *lane, s.Lanes),
-		common: make(chan struct{}, commonLanes),
+		control: -1,
+		lanes:   make(chan *lane, s.Lanes),
+		common:  make(chan struct{}, commonLanes),
 
 		opened:   make(chan opened, 1),
 		received: make(chan struct{}),
 		dead:     make(chan struct{}),
+		killed:   make(chan struct{}),
 	}
 	var theirs []*os.File
 	defer func() {
@@ -82,7 +89,7 @@ func (d *Device) start(s setting, pin func() ([]byte, error)) (*process, error) 
 	pair := func(typ int) (socket, error) {
 		fds, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
-			return 0, fmt.Errorf("making a socket: %w", err)
+			return -1, fmt.Errorf("making a socket: %w", err)
 		}
 		theirs = append(theirs, os.NewFile(uintptr(fds[1]), "socket"))
 		return socket(fds[0]), nil
@@ -146,6 +153,7 @@ func (d *Device) start(s setting, pin func() ([]byte, error)) (*process, error) 
 // tell writes a message to control. There are two: what to open, and the PIN.
 func (p *process) tell(k kind, b []byte) error {
 	var f frame
+	defer f.wipe()
 	f.begin(k)
 	f.rest(b)
 	p.mu.Lock()
@@ -167,7 +175,11 @@ func (p *process) hangUp() {
 
 // listen logs what the process prints: a module's messages, or Go's when it crashes.
 func (d *Device) listen(p *process, said *os.File) {
-	defer said.Close()
+	go func() { // whatever the process has started may hold the other end
+		<-p.dead
+		time.Sleep(time.Second)
+		said.Close()
+	}()
 	lines := bufio.NewScanner(io.LimitReader(said, 1<<20))
 	for n := 0; lines.Scan(); n++ {
 		if n < 100 { // a crash of Go prints more than anybody reads
@@ -181,6 +193,7 @@ func (d *Device) listen(p *process, said *os.File) {
 func (p *process) kill(reason error) {
 	p.end(reason)
 	p.cmd.Process.Kill()
+	p.killing.Do(func() { close(p.killed) })
 }
 
 // end keeps the reason for which the process ends, or is to.
@@ -228,7 +241,7 @@ func (p *process) wait() {
 }
 
 // receive reads what the process says on control, until it ends.
-func (p *process) receive(pin func() ([]byte, error)) {
+func (p *process) receive(pin func() ([]byte, func(error), error)) {
 	defer close(p.received)
 	in := reader{socket: p.control}
 	for {
@@ -248,14 +261,15 @@ func (p *process) receive(pin func() ([]byte, error)) {
 				p.line = &line{lane: <-p.lanes}
 			}
 			if err := json.Unmarshal(body.bytes(), &o.info); err != nil || body.err != nil {
-				o.err = unavailable("the worker's answer cannot be read")
+				p.kill(errMessage)
+				return
 			}
-			p.answered.Store(true)
 			p.opened <- o
+		case kindLoggedIn:
+			p.loggedIn.Store(true)
 		case kindFailed:
 			err, _ := takeError(&body)
 			p.end(err)
-			p.answered.Store(true)
 			p.opened <- opened{err: err}
 		case kindHung:
 			function := body.string()
@@ -264,8 +278,9 @@ func (p *process) receive(pin func() ([]byte, error)) {
 	}
 }
 
-func (p *process) answerPIN(ask func() ([]byte, error)) {
-	pin, err := ask()
+// answerPIN gives the process the PIN, if it may have it. answered is told what came of that.
+func (p *process) answerPIN(grant func() (pin []byte, answered func(error), err error)) {
+	pin, answered, err := grant()
 	if err != nil {
 		select {
 		case p.opened <- opened{err: err}:
@@ -274,6 +289,7 @@ func (p *process) answerPIN(ask func() ([]byte, error)) {
 		p.kill(err)
 		return
 	}
+	p.granted.Store(&answered)
 	p.tell(kindPIN, pin)
 	clear(pin)
 }
@@ -304,16 +320,16 @@ func (p *process) watch(beat time.Duration) {
 	}
 }
 
-// call makes a call and waits for its answer: put appends the arguments, and take reads the answer. The error is errDied when the process
+// call makes a call and waits for its answer, alone or, where that is quicker, together with others: put appends the arguments, and take reads the answer. The error is errDied when the process
 // ended before it answered, or the context's when no lane became free.
 //
 // A call that was begun is waited for, whatever becomes of the context: it ends, or its worker does. The worker is told how long it may wait for a
 // session.
-func (p *process) call(ctx context.Context, k kind, put func(*frame), take func(k kind, answer *fields) error) error {
+func (p *process) call(ctx context.Context, k kind, alone bool, put func(*frame), take func(k kind, answer *fields) error) error {
 	p.flying.Add(1)
 	defer p.flying.Add(-1)
 	if k == kindSeal || k == kindOpenSealed {
-		if p.line != nil {
+		if p.line != nil && !alone {
 			return p.line.call(ctx, p, k, put, take)
 		}
 	} else {
@@ -335,7 +351,9 @@ func (p *process) call(ctx context.Context, k kind, put func(*frame), take func(
 		return ctx.Err()
 	}
 	defer func() {
-		l.wipe()
+		if l.wipe(); l.broken {
+			l.forget()
+		}
 		p.lanes <- l
 	}()
 	l.out.begin(k)
@@ -347,16 +365,21 @@ func (p *process) call(ctx context.Context, k kind, put func(*frame), take func(
 		k, answer, err = l.next()
 	}
 	if err != nil {
-		return p.lost()
+		l.broken = true
+		return p.lost(ctx)
 	}
 	return take(k, &answer)
 }
 
 // lost waits for the end of a process whose socket has ended: before that, it may still be doing what it was told.
-func (p *process) lost() error {
+func (p *process) lost(ctx context.Context) error {
 	p.cmd.Process.Kill()
-	<-p.dead
-	return errDied
+	select {
+	case <-p.dead:
+		return errDied
+	case <-ctx.Done(): // it is stuck in the kernel
+		return ctx.Err()
+	}
 }
 
 // milliseconds returns how long a call may take, as a worker is told it.

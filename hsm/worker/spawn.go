@@ -41,9 +41,10 @@ var kept = map[uintptr]bool{
 	unix.CAP_CHOWN: true, unix.CAP_DAC_OVERRIDE: true, unix.CAP_DAC_READ_SEARCH: true, unix.CAP_FOWNER: true, unix.CAP_IPC_LOCK: true,
 }
 
-// giveUpPrivileges gives up, for this thread, what a worker does not need. Whoever is not privileged has nothing to give up, so that failures do not
-// matter; and no program that a worker starts gets more by being setuid.
+// giveUpPrivileges gives up, for this thread, what a worker does not need. Who is not privileged may not change the bounding set and has nothing in it,
+// so that failures do not matter, but for what a service manager may have handed down. No program that a worker starts gets more by being setuid.
 func giveUpPrivileges() {
+	unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
 		if !kept[c] {
 			unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
