@@ -103,3 +103,6 @@ func rowsOf(t testing.TB, db *sql.DB, query string, args ...any) []string {
 	}
 	return all
 }
+
+// OnReplaceStep has f called between the steps of Install.
+func OnReplaceStep(f func(string)) { testingOnlyReplaceStep = f }
