@@ -48,7 +48,9 @@ func TestBackupUnderLoad(t *testing.T) {
 	clients := make(chan error)
 	const n = 3
 	for i := range n {
-		go func() { clients <- l.keep(within(t), s.client(func(o *kms.Options) { o.RetryMaxAttempts = 1 }), uint64(i)) }()
+		go func() {
+			clients <- l.keep(within(t), s.client(func(o *kms.Options) { o.RetryMaxAttempts = 1 }), uint64(i))
+		}()
 	}
 	var before []*ledger
 	var files []string
