@@ -196,6 +196,19 @@ func inspect(ctx context.Context, db *sql.DB) (*Copy, error) {
 	return c, nil
 }
 
+// QuickCheck returns an error if the pages of the store are not as SQLite wrote them, but for indexes that do not fit their tables: it reads
+// the whole file once, a quarter of a second for 100,000 keys in memory.
+func (d *DB) QuickCheck(ctx context.Context) error {
+	found, err := texts(ctx, d.readers, "PRAGMA quick_check(1)")
+	if err == nil && (len(found) != 1 || found[0] != "ok") {
+		err = fmt.Errorf("%w: %s", sqlite3.Error{Code: sqlite3.ErrCorrupt}, found)
+	}
+	if err != nil {
+		return fmt.Errorf("store: %s: %w", d.path, explain(err))
+	}
+	return nil
+}
+
 // checkPages returns an error if the file's pages are not as SQLite wrote them, or a row names another one that is not there.
 func checkPages(ctx context.Context, db *sql.DB) error {
 	found, err := texts(ctx, db, "PRAGMA integrity_check(1)")

@@ -2,9 +2,12 @@ package test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +18,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	strongroom "strongroom/kms"
+	"strongroom/store"
 )
 
 // A diskRig is a rig whose store, audit log and token are on file systems of their own, and what clients were told by its server.
@@ -28,11 +34,17 @@ type diskRig struct {
 
 func newDiskRig(t *testing.T) *diskRig {
 	t.Helper()
+	return newDiskRigOn(t, func(dir string) { mount(t, "none", dir, "tmpfs", "size=32m,mode=700") })
+}
+
+// newDiskRigOn makes a rig after mounting a file system for each part.
+func newDiskRigOn(t *testing.T, mount func(dir string)) *diskRig {
+	t.Helper()
 	r := &diskRig{t: t, dir: filepath.Join(t.TempDir(), "rig"), ledger: ledger{keys: make(map[string]bool), requests: make(map[string]bool)}}
 	r.audit, r.token = filepath.Join(r.dir, "audit"), filepath.Join(r.dir, "softhsm")
-	mount(t, "none", r.dir, "tmpfs", "size=8m,mode=700")
-	mount(t, "none", r.audit, "tmpfs", "size=8m,mode=700")
-	mount(t, "none", r.token, "tmpfs", "size=8m,mode=700")
+	for _, dir := range []string{r.dir, r.audit, r.token} {
+		mount(dir)
+	}
 	r.start()
 	out, err := r.client().CreateKey(within(t), &kms.CreateKeyInput{})
 	if err != nil {
@@ -211,19 +223,7 @@ func TestDiskFull(t *testing.T) {
 				got := r.ask(2 * time.Second)
 				filled.Wait()
 				t.Logf("while it is full: %v", got)
-				for name, codes := range got {
-					for code := range codes {
-						if code != "answered" && !slices.Contains(retryable, code) {
-							t.Errorf("%s: %s", name, code)
-						}
-					}
-					if slices.Contains(test.refused, name) && len(codes) < 2 {
-						t.Errorf("%s was never refused", name)
-					}
-					if slices.Contains(test.never, name) && len(codes) != 1 {
-						t.Errorf("%s was refused: %v", name, codes)
-					}
-				}
+				expect(t, got, test.refused, test.never)
 				if ready := r.ready(); ready != test.ready {
 					t.Errorf("ready says %q", ready)
 				}
@@ -233,9 +233,258 @@ func TestDiskFull(t *testing.T) {
 				r.recovers()
 				r.holds()
 				if t.Failed() {
-					t.Logf("the log:\n%s", r.s.log.String())
+					r.logEnd()
 				}
 			})
 		}
 	})
+}
+
+// expect checks what became of requests: an error is one after which a client tries again, those in refused were refused sometimes, those in never were not.
+func expect(t *testing.T, got map[string]map[string]int, refused, never []string) {
+	t.Helper()
+	for name, codes := range got {
+		for code := range codes {
+			if code != "answered" && !slices.Contains(retryable, code) {
+				t.Errorf("%s: %s", name, code)
+			}
+		}
+		if slices.Contains(refused, name) && len(codes) == 1 && codes["answered"] > 0 {
+			t.Errorf("%s was never refused", name)
+		}
+		if slices.Contains(never, name) && len(codes) != 1 {
+			t.Errorf("%s was refused: %v", name, codes)
+		}
+	}
+}
+
+// logEnd shows the end of the server's log.
+func (r *diskRig) logEnd() {
+	lines := strings.Split(r.s.log.String(), "\n")
+	r.t.Logf("the end of the log:\n%s", strings.Join(lines[max(0, len(lines)-20):], "\n"))
+}
+
+// TestDiskFullAtStart: a server that starts on a full disk refuses what it has to, and needs no other start when there is room.
+func TestDiskFullAtStart(t *testing.T) {
+	withMounts(t, false, func(t *testing.T) {
+		for _, part := range []string{"audit", "token"} {
+			t.Run(part, func(t *testing.T) {
+				r := newDiskRig(t)
+				r.ask(100 * time.Millisecond)
+				r.s.stop(t)
+				dir := map[string]string{"audit": r.audit, "token": r.token}[part]
+				fill(t, dir)
+				r.start()
+				got := r.ask(500 * time.Millisecond)
+				t.Logf("while it is full: %v", got)
+				expect(t, got, []string{"CreateKey"}, nil)
+				empty(t, dir)
+				r.recovers()
+				r.holds()
+			})
+		}
+	})
+}
+
+// TestDiskFails: a disk turns read-only under the server, as the kernel does to one that it finds damaged, or is gone. What needs it is refused, what was
+// answered is true when it is back.
+func TestDiskFails(t *testing.T) {
+	withMounts(t, true, func(t *testing.T) {
+		all := []string{"Encrypt", "GenerateDataKeyPair", "CreateKey", "CreateGrant"}
+		for _, test := range []struct {
+			part    string
+			how     string
+			fail    func(*disk)
+			ready   string
+			refused []string // at least sometimes
+			never   []string // refused
+		}{
+			{"audit", "read-only", (*disk).turnReadOnly, "503 unavailable: the audit log cannot be written", all, nil},
+			{"audit", "gone", (*disk).pullOut, "503 unavailable: the audit log cannot be written", all, nil},
+			{"store", "read-only", (*disk).turnReadOnly, "200 ready", []string{"CreateKey", "CreateGrant"}, []string{"Encrypt", "GenerateDataKeyPair"}},
+			{"store", "gone", (*disk).pullOut, "", []string{"CreateKey", "CreateGrant"}, nil},
+			{"token", "read-only", (*disk).turnReadOnly, "", []string{"CreateKey"}, nil},
+			{"token", "gone", (*disk).pullOut, "", []string{"CreateKey"}, nil},
+		} {
+			t.Run(test.part+" "+test.how, func(t *testing.T) {
+				images := t.TempDir()
+				disks := make(map[string]*disk)
+				r := newDiskRigOn(t, func(dir string) { disks[dir] = newDisk(t, dir, filepath.Join(images, filepath.Base(dir))) })
+				r.ask(200 * time.Millisecond)
+				d := disks[map[string]string{"audit": r.audit, "store": r.dir, "token": r.token}[test.part]]
+				var failed sync.WaitGroup
+				failed.Go(func() {
+					time.Sleep(100 * time.Millisecond)
+					test.fail(d)
+				})
+				got := r.ask(time.Second)
+				failed.Wait()
+				t.Logf("while it fails: %v", got)
+				expect(t, got, test.refused, test.never)
+				ready := r.ready()
+				if test.ready != "" && ready != test.ready {
+					t.Errorf("ready says %q", ready)
+				}
+				t.Logf("ready says %q", ready)
+				r.s.kill(t)
+				for _, dir := range []string{r.audit, r.token, r.dir} {
+					disks[dir].unmount()
+				}
+				for _, dir := range []string{r.dir, r.audit, r.token} {
+					disks[dir].mount()
+				}
+				r.start()
+				r.recovers()
+				r.holds()
+				if t.Failed() {
+					r.logEnd()
+				}
+			})
+		}
+	})
+}
+
+// TestStoreLocked: another program holds the store's write lock. Who reads and who uses keys is answered all the same; who changes something waits, and is
+// refused with an error that is worth another try if it takes too long. Nothing is left when the lock is gone.
+func TestStoreLocked(t *testing.T) {
+	r := &diskRig{t: t, dir: t.TempDir(), ledger: ledger{keys: make(map[string]bool), requests: make(map[string]bool)}}
+	r.start()
+	r.key = *newKey(t, r.s.client()).KeyId
+	unseen := newKey(t, r.s.client()).KeyId // of which nothing is remembered
+	r.keys[r.key], r.keys[*unseen] = true, true
+	hold := func() (release func()) {
+		db, err := store.Open(t.Context(), filepath.Join(r.dir, "strongroom.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		held, free, done := make(chan bool), make(chan bool), make(chan error)
+		go func() {
+			done <- db.Update(context.Background(), func(tx strongroom.Tx) error { close(held); <-free; return errors.New("no change") })
+		}()
+		<-held
+		return func() {
+			close(free)
+			<-done
+			db.Close()
+		}
+	}
+
+	release := hold()
+	waiting := make(chan error)
+	go func() { waiting <- diskRequests["CreateKey"](within(t), r, r.client()) }()
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		for _, name := range []string{"Encrypt", "GenerateDataKeyPair"} {
+			began := time.Now()
+			if err := diskRequests[name](within(t), r, r.client()); err != nil {
+				t.Fatalf("%s while another holds the lock: %v", name, err)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("%s took %v", name, took)
+			}
+		}
+	}
+	if _, err := r.client().DescribeKey(within(t), describe(*unseen)); err != nil {
+		t.Error(err)
+	}
+	if got := r.ready(); got != "200 ready" {
+		t.Errorf("ready says %q", got)
+	}
+	select {
+	case err := <-waiting:
+		t.Errorf("a change did not wait: %v", err)
+	default:
+	}
+	release()
+	if err := <-waiting; err != nil {
+		t.Errorf("a change that waited: %v", err)
+	}
+
+	release = hold()
+	began := time.Now()
+	err := diskRequests["CreateKey"](within(t), r, r.client())
+	if took := time.Since(began); !slices.Contains(retryable, refusalOf(err).code) || took < 5*time.Second || took > 30*time.Second {
+		t.Errorf("a change that waited too long: %v after %v", err, took)
+	}
+	if log := r.s.log.String(); !strings.Contains(log, "another process holds the store's lock for long") {
+		t.Errorf("the log does not say why:\n%s", log)
+	}
+	release()
+	r.recovers()
+	r.holds()
+}
+
+// TestStoreDamaged: pages of the store are overwritten. A server that runs answers what it can answer truly, and refuses the rest; one that starts says which file
+// it is and what to do about it. With a backup, all is as it was.
+func TestStoreDamaged(t *testing.T) {
+	r := &diskRig{t: t, dir: t.TempDir(), ledger: ledger{keys: make(map[string]bool), requests: make(map[string]bool)}}
+	r.start()
+	c := r.client()
+	r.key = *newKey(t, c).KeyId
+	r.keys[r.key] = true
+	for range 60 { // more than one page of keys
+		if err := diskRequests["CreateKey"](within(t), r, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.ask(100 * time.Millisecond)
+	saved := filepath.Join(t.TempDir(), "backup.tar")
+	backup(t, r.dir, saved)
+	file := filepath.Join(r.dir, "strongroom.db")
+	r.s.stop(t)
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = 4096
+	write := func(b []byte) {
+		t.Helper()
+		f, err := os.OpenFile(file, os.O_WRONLY, 0) // the file that the server has open, not another of its name
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage := func(first int) {
+		t.Helper()
+		bad := slices.Clone(whole)
+		for i := first * page; i < len(bad); i++ {
+			bad[i] = byte(i*7) ^ 0xa5
+		}
+		write(bad)
+	}
+
+	r.start()
+	damage(1)
+	for id := range r.keys { // the answer is the truth or an error
+		out, err := r.client().DescribeKey(within(t), describe(id))
+		if err != nil && !slices.Contains(retryable, refusalOf(err).code) || err == nil && *out.KeyMetadata.KeyId != id {
+			t.Errorf("key %s: %v", id, err)
+		}
+	}
+	got := r.ask(500 * time.Millisecond)
+	t.Logf("while it is damaged: %v", got)
+	expect(t, got, []string{"CreateKey"}, nil)
+	if log := r.s.log.String(); !strings.Contains(log, "the store is damaged; stop strongroom") {
+		t.Errorf("the log does not say what to do:\n%s", log)
+	}
+	r.s.kill(t)
+
+	for _, first := range []int{0, 1, len(whole) / page / 2} {
+		os.Remove(file + "-wal")
+		os.Remove(file + "-shm")
+		damage(first)
+		out, err := exec.Command(program, "dev", "--dir", r.dir).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), file) || !strings.Contains(string(out), "strongroom restore") {
+			t.Errorf("pages from %d on are damaged: %v\n%s", first, err, out)
+		}
+	}
+	// What the token knows of the time after the backup is adopted.
+	restore(t, r.dir, saved, "--adopt", "111122223333")
+	r.start()
+	r.recovers()
+	r.s.stop(t)
+	r.checkAudit(t, r.dir)
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Tests of disks that fail run on file systems of their own, which they mount where nobody else sees them: each runs again in a child process with mounts of
@@ -90,3 +92,78 @@ func empty(t *testing.T, dir string) {
 }
 
 const filler = "filler"
+
+// A disk is an ext4 file system in a file, which can be made to fail as the kernel does it.
+type disk struct {
+	t                *testing.T
+	dir, image, loop string
+}
+
+func newDisk(t *testing.T, dir, image string) *disk {
+	t.Helper()
+	d := &disk{t: t, dir: dir, image: image}
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	d.run("mkfs.ext4", "-q", "-F", "-m", "0", image)
+	d.mount()
+	if err := os.Remove(filepath.Join(dir, "lost+found")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d *disk) run(name string, args ...string) string {
+	d.t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		d.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// mount mounts the disk, also after it failed.
+func (d *disk) mount() {
+	d.t.Helper()
+	loop := d.run("losetup", "--find", "--show", d.image)
+	d.loop = loop
+	d.t.Cleanup(func() { exec.Command("losetup", "--detach", loop).Run() }) // done, if it was unmounted
+	mount(d.t, loop, d.dir, "ext4", "errors=remount-ro")
+}
+
+// unmount takes it away, when nobody has a file of it open.
+func (d *disk) unmount() {
+	d.t.Helper()
+	if err := syscall.Unmount(d.dir, 0); err != nil {
+		d.t.Fatalf("unmount %s: %v", d.dir, err)
+	}
+	d.run("losetup", "--detach", d.loop)
+}
+
+// turnReadOnly has the kernel do what it does when it finds the file system damaged.
+func (d *disk) turnReadOnly() {
+	d.t.Helper()
+	if err := os.WriteFile("/sys/fs/ext4/"+filepath.Base(d.loop)+"/trigger_fs_error", []byte("test"), 0); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// pullOut has every write, and every read of what is not in memory, fail with EIO (linux/fs/ext4/ext4.h, EXT4_IOC_SHUTDOWN).
+func (d *disk) pullOut() {
+	d.t.Helper()
+	f, err := os.Open(d.dir)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	const shutdown, withoutFlush = 0x8004587d, 2
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), shutdown, withoutFlush); err != nil {
+		d.t.Fatalf("shut the file system of %s down: %v", d.dir, err)
+	}
+}

@@ -29,8 +29,8 @@ The file holds no key, and no secret in clear. It does hold who may do what: gua
 A backup of the deployment is this file, the token (by the HSM's own means), the files of the audit log, and the configuration; not the
 PIN, which belongs elsewhere. A key that is made after the backup is in the token alone: back up after keys are made.
 
-Example:  strongroom backup --config /etc/strongroom/strongroom.toml --out /var/backups/strongroom
-          strongroom restore --check --config /etc/strongroom/strongroom.toml --from /var/backups/strongroom/strongroom-20260701T120000Z.tar`,
+Example:  strongroom backup --config /etc/strongroom/strongroom.toml --out /var/backups
+          strongroom restore --check --config /etc/strongroom/strongroom.toml --from /var/backups/strongroom-20260701T120000Z.tar`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "out", Usage: "make `FILE`, which may not exist yet; in a directory, a file named by the time", TakesFile: true},
 		},

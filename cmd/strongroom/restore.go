@@ -38,7 +38,7 @@ cancelled that since. Keys are taken to have encrypted 1000 times a second since
 
 A store that is there is replaced only with --replace, and kept beside the new one under a name with the time.
 
-Example:  strongroom restore --config /etc/strongroom/strongroom.toml --from /var/backups/strongroom/strongroom-20260701T120000Z.tar --replace
+Example:  strongroom restore --config /etc/strongroom/strongroom.toml --from strongroom-20260701T120000Z.tar --replace
 
 Exit codes: 0 done, 1 failed and nothing was changed, 2 used wrongly, 3 the token refused the PIN.`,
 		Flags: append([]cli.Flag{

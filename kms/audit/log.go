@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -295,9 +296,24 @@ func (l *Log) fail(err error) error {
 	l.mu.Unlock()
 	if first {
 		l.reason, l.since = err, time.Now()
-		l.o.Log.Error("audit log cannot be written; requests are refused until it can", "file", l.path, "err", err)
+		l.o.Log.Error("audit log cannot be written; requests are refused until it can", "file", l.path, "err", err, "remedy", remedy(err))
 	}
 	return err
+}
+
+// remedy says what an operator can do about a disk that fails. Nothing has to be started again.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "free some space on its file system, as by moving older files of the log to where they are kept"
+	case errors.Is(err, syscall.EROFS):
+		return "its file system is read-only; the system's log says since when and why"
+	case errors.Is(err, syscall.EIO):
+		return "the disk failed; look in the system's log"
+	case errors.Is(err, fs.ErrPermission):
+		return "see that the directory and its files can be written by the user that strongroom runs as"
+	}
+	return "see that the file is in its place, and that the directory can be written"
 }
 
 // Err returns nil if the log can be written, as far as is known, and otherwise why it cannot.
