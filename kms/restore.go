@@ -238,12 +238,6 @@ func (r *restorer) deletions(ctx context.Context) error {
 	return nil
 }
 
-// A usesCounter is a [Tx] that counts how often materials were used to encrypt.
-type usesCounter interface {
-	MaterialUses(id hsm.ID) (int64, error)
-	SetMaterialUses(id hsm.ID, from, to int64) error
-}
-
 // What raiseUses takes the use of a material to have been since the copy was made: so many times a second, and at least so many. It raises no count above mostUses, three
 // quarters of what a material may be used, at which the server rotates a key by itself and still encrypts.
 //
@@ -252,7 +246,7 @@ type usesCounter interface {
 const (
 	usesPerSecond = 1000
 	usesAtLeast   = 1 << 24
-	mostUses      = 3 << 29
+	mostUses      = DefaultSealLimit - DefaultSealLimit/4
 )
 
 // raiseUses raises the counts of uses by what may have been used since the copy was made. A count that is too high has a key rotated early, one that is too low has it
@@ -271,14 +265,10 @@ func (r *restorer) raiseUses(ctx context.Context) error {
 	}
 	for some := range slices.Chunk(all, listBatch) {
 		err := r.Store.Update(ctx, func(tx Tx) error {
-			counter, ok := tx.(usesCounter)
-			if !ok {
-				return nil
-			}
 			for _, id := range some {
-				n, err := counter.MaterialUses(id)
+				n, err := tx.MaterialUses(id)
 				if err == nil {
-					err = counter.SetMaterialUses(id, n, max(n, min(n+add, mostUses)))
+					err = tx.SetMaterialUses(id, n, max(n, min(n+add, mostUses)))
 				}
 				if err != nil {
 					return err

@@ -156,6 +156,64 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// uses returns how many encryptions a store says that were reserved under the first material of a key.
+func uses(t *testing.T, db kms.Store, id string) (n int64) {
+	t.Helper()
+	must(t, db.View(t.Context(), func(tx kms.Tx) (err error) {
+		k, err := tx.Key(parseID(t, id))
+		if err == nil {
+			n, err = tx.MaterialUses(k.Materials[0].ID)
+		}
+		return err
+	}))
+	return n
+}
+
+// A copy does not know what was encrypted since. How much is taken for it grows with its age, rotates a key early rather than late, and takes nothing back.
+func TestRestoreRaisesUses(t *testing.T) {
+	r := newRig(t, nil)
+	fresh, worn, spent := r.newKey().KeyID, r.newKey().KeyID, r.newKey().KeyID
+	set := func(id string, n int64) {
+		was := uses(t, r.store, id)
+		must(t, r.store.Update(t.Context(), func(tx kms.Tx) error {
+			k, err := tx.Key(parseID(t, id))
+			if err != nil {
+				return err
+			}
+			return tx.SetMaterialUses(k.Materials[0].ID, was, n)
+		}))
+	}
+	const rotated, limit = 3 << 29, 1 << 31
+	set(fresh, 5)
+	set(worn, rotated-10)
+	set(spent, limit)
+	for _, test := range []struct {
+		age  time.Duration
+		want int64
+	}{
+		{0, 1<<24 + 5},
+		{time.Hour, 1<<24 + 5}, // 3.6 million are fewer
+		{24 * time.Hour, 86_400_000 + 5},
+		{365 * 24 * time.Hour, rotated},
+	} {
+		db, _ := r.copyOf()
+		now := time.Now()
+		found, err := kms.Compare(t.Context(), token, db)
+		must(t, err)
+		_, err = kms.Restore(t.Context(), kms.RestoreOptions{Device: token, Store: db, Found: found, Taken: now.Add(-test.age), Now: now})
+		must(t, err)
+		if got := uses(t, db, fresh); got != test.want {
+			t.Errorf("a copy of %v ago: %d uses, want %d", test.age, got, test.want)
+		}
+		if got := uses(t, db, worn); got != rotated {
+			t.Errorf("a copy of %v ago: %d uses of a worn material", test.age, got)
+		}
+		if got := uses(t, db, spent); got != limit {
+			t.Errorf("a copy of %v ago: %d uses of a spent material", test.age, got)
+		}
+	}
+}
+
 // Who wants keys destroyed on the day that the copy says gets that.
 func TestRestoreKeepsDeletions(t *testing.T) {
 	r := newRig(t, nil)

@@ -60,6 +60,7 @@ func TestBackupUnderLoad(t *testing.T) {
 		files = append(files, filepath.Join(backups, "b"+string(rune('0'+len(files)))+".tar"))
 		backup(t, dir, files[len(files)-1])
 	}
+	time.Sleep(300 * time.Millisecond) // and for something that no backup has
 	s.kill(t)
 	for range n {
 		if err := <-clients; err != nil {
@@ -78,9 +79,16 @@ func TestBackupUnderLoad(t *testing.T) {
 	}
 	restore(t, dir, files[0], "--adopt", "111122223333")
 	s = start(t, dir)
-	for id := range l.keys {
-		if _, err := s.client().EnableKey(within(t), &kms.EnableKeyInput{KeyId: &id}); err != nil {
-			t.Errorf("key %s: %v", id, err)
+	// Also those whose answers were lost.
+	for p := kms.NewListKeysPaginator(s.client(), &kms.ListKeysInput{}); p.HasMorePages(); {
+		page, err := p.NextPage(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range page.Keys {
+			if _, err := s.client().EnableKey(within(t), &kms.EnableKeyInput{KeyId: k.KeyId}); err != nil {
+				t.Errorf("key %s: %v", *k.KeyId, err)
+			}
 		}
 	}
 	keys := l.check(t, s.client())

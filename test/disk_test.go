@@ -372,6 +372,7 @@ func TestStoreLocked(t *testing.T) {
 	r.key = *newKey(t, r.s.client()).KeyId
 	unseen := newKey(t, r.s.client()).KeyId // of which nothing is remembered
 	r.keys[r.key], r.keys[*unseen] = true, true
+	r.ask(100 * time.Millisecond) // and some encryptions are reserved, which needs the lock
 	hold := func() (release func()) {
 		db, err := store.Open(t.Context(), filepath.Join(r.dir, "strongroom.db"))
 		if err != nil {
