@@ -454,3 +454,18 @@ func TestQuickCheck(t *testing.T) {
 		mention(t, err, path, "strongroom restore")
 	}
 }
+
+// A commit is not believed where the file system takes no change after it.
+func TestUpdateConfirmed(t *testing.T) {
+	d, err := store.Open(t.Context(), newDeployment(t))
+	want(t, err, nil)
+	change := func() error {
+		return d.Update(t.Context(), func(tx kms.Tx) error { return tx.InsertEvent([]byte("x")) })
+	}
+	want(t, change(), nil)
+	want(t, d.Claim(t.Context()), nil)
+	want(t, change(), nil)
+	d.LoseLock()
+	mention(t, change(), "it may not be on disk")
+	d.Close() // which has no lock to give back
+}

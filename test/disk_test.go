@@ -52,6 +52,9 @@ func newDiskRigOn(t *testing.T, mount func(dir string)) *diskRig {
 	}
 	r.key = *out.KeyMetadata.KeyId
 	r.keys[r.key] = true
+	if err := diskRequests["Encrypt"](within(t), r, r.client()); err != nil {
+		t.Fatal(err)
+	}
 	return r
 }
 
@@ -74,6 +77,19 @@ var diskRequests = map[string]func(ctx context.Context, r *diskRig, c *kms.Clien
 		if err == nil {
 			s.blob = out.CiphertextBlob
 			r.told(requestOf(out.ResultMetadata), "", &s)
+		}
+		return err
+	},
+	"Decrypt": func(ctx context.Context, r *diskRig, c *kms.Client) error {
+		r.mu.Lock()
+		s := r.sealed[0]
+		r.mu.Unlock()
+		out, err := c.Decrypt(ctx, &kms.DecryptInput{CiphertextBlob: s.blob})
+		if err == nil {
+			if string(out.Plaintext) != string(s.plaintext) {
+				return fmt.Errorf("decrypted to %q", out.Plaintext)
+			}
+			r.told(requestOf(out.ResultMetadata), "", nil)
 		}
 		return err
 	},
@@ -192,7 +208,7 @@ func (r *diskRig) holds() {
 var retryable = []string{"KMSInternalException", "KeyUnavailableException", "DependencyTimeoutException"}
 
 // TestDiskFull: where the disk of one part is full, what needs that part is refused with an error that is worth another try, the rest is answered, and all is
-// well when there is room again.
+// well when there is room again. Encryption needs the store only when what was reserved of a key's encryptions is used up, decryption never.
 func TestDiskFull(t *testing.T) {
 	withMounts(t, false, func(t *testing.T) {
 		for _, test := range []struct {
@@ -204,8 +220,8 @@ func TestDiskFull(t *testing.T) {
 		}{
 			{"audit", func(r *diskRig) []string { return []string{r.audit} }, "503 unavailable: the audit log cannot be written",
 				[]string{"Encrypt", "GenerateDataKeyPair", "CreateKey", "CreateGrant"}, nil},
-			{"store", func(r *diskRig) []string { return []string{r.dir} }, "200 ready", []string{"CreateKey", "CreateGrant"}, []string{"Encrypt", "GenerateDataKeyPair"}},
-			{"token", func(r *diskRig) []string { return []string{r.token} }, "200 ready", []string{"CreateKey"}, []string{"Encrypt", "GenerateDataKeyPair", "CreateGrant"}},
+			{"store", func(r *diskRig) []string { return []string{r.dir} }, "200 ready", []string{"CreateKey", "CreateGrant"}, []string{"Decrypt"}},
+			{"token", func(r *diskRig) []string { return []string{r.token} }, "200 ready", []string{"CreateKey"}, []string{"Encrypt", "Decrypt", "GenerateDataKeyPair", "CreateGrant"}},
 			{"all", func(r *diskRig) []string { return []string{r.audit, r.dir, r.token} }, "503 unavailable: the audit log cannot be written",
 				[]string{"Encrypt", "GenerateDataKeyPair", "CreateKey", "CreateGrant"}, nil},
 		} {
@@ -321,7 +337,7 @@ func TestDiskFails(t *testing.T) {
 		}{
 			{"audit", "read-only", (*disk).turnReadOnly, "503 unavailable: the audit log cannot be written", all, nil},
 			{"audit", "gone", (*disk).pullOut, "503 unavailable: the audit log cannot be written", all, nil},
-			{"store", "read-only", (*disk).turnReadOnly, "200 ready", []string{"CreateKey", "CreateGrant"}, []string{"Encrypt", "GenerateDataKeyPair"}},
+			{"store", "read-only", (*disk).turnReadOnly, "200 ready", []string{"CreateKey", "CreateGrant"}, []string{"Decrypt"}},
 			{"store", "gone", (*disk).pullOut, "", []string{"CreateKey", "CreateGrant"}, nil},
 			{"token", "read-only", (*disk).turnReadOnly, "", []string{"CreateKey"}, nil},
 			{"token", "gone", (*disk).pullOut, "", []string{"CreateKey"}, nil},
@@ -370,6 +386,9 @@ func TestStoreLocked(t *testing.T) {
 	r := &diskRig{t: t, dir: t.TempDir(), ledger: ledger{keys: make(map[string]bool), requests: make(map[string]bool)}}
 	r.start()
 	r.key = *newKey(t, r.s.client()).KeyId
+	if err := diskRequests["Encrypt"](within(t), r, r.client()); err != nil {
+		t.Fatal(err)
+	}
 	unseen := newKey(t, r.s.client()).KeyId // of which nothing is remembered
 	r.keys[r.key], r.keys[*unseen] = true, true
 	r.ask(100 * time.Millisecond) // and some encryptions are reserved, which needs the lock
@@ -394,7 +413,7 @@ func TestStoreLocked(t *testing.T) {
 	waiting := make(chan error)
 	go func() { waiting <- diskRequests["CreateKey"](within(t), r, r.client()) }()
 	for end := time.Now().Add(time.Second); time.Now().Before(end); {
-		for _, name := range []string{"Encrypt", "GenerateDataKeyPair"} {
+		for _, name := range []string{"Encrypt", "Decrypt", "GenerateDataKeyPair"} {
 			began := time.Now()
 			if err := diskRequests[name](within(t), r, r.client()); err != nil {
 				t.Fatalf("%s while another holds the lock: %v", name, err)
@@ -426,8 +445,16 @@ func TestStoreLocked(t *testing.T) {
 	if took := time.Since(began); !slices.Contains(retryable, refusalOf(err).code) || took < 5*time.Second || took > 30*time.Second {
 		t.Errorf("a change that waited too long: %v after %v", err, took)
 	}
-	if log := r.s.log.String(); !strings.Contains(log, "another process holds the store's lock for long") {
-		t.Errorf("the log does not say why:\n%s", log)
+	// The log is told when the client has been.
+	told := func() bool {
+		return strings.Contains(r.s.log.String(), "another process holds the store's lock for long")
+	}
+	for deadline := time.Now().Add(patience); !told() && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if !told() {
+		t.Error("the log does not say why")
+		r.logEnd()
 	}
 	release()
 	r.recovers()
@@ -442,6 +469,9 @@ func TestStoreDamaged(t *testing.T) {
 	c := r.client()
 	r.key = *newKey(t, c).KeyId
 	r.keys[r.key] = true
+	if err := diskRequests["Encrypt"](within(t), r, c); err != nil {
+		t.Fatal(err)
+	}
 	for range 60 { // more than one page of keys
 		if err := diskRequests["CreateKey"](within(t), r, c); err != nil {
 			t.Fatal(err)
