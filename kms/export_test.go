@@ -45,3 +45,9 @@ func NewTestBudget(store Store, limit int64) (take func() error, waited func() i
 		return b.take(ctx, key, material)
 	}, n.Load
 }
+
+// NewUUID returns the id of a new key.
+var NewUUID = newUUID
+
+// DefaultPolicy is the policy of a key that was made without one.
+var DefaultPolicy = defaultPolicy

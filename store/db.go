@@ -44,6 +44,9 @@ func Open(ctx context.Context, url string) (*DB, error) {
 	}
 	if err := d.checkSchema(ctx); err != nil {
 		d.Close()
+		if sqliteCode(err) != 0 {
+			err = fmt.Errorf("store: open %s: %w", d.path, err)
+		}
 		return nil, err
 	}
 	return d, nil

@@ -103,3 +103,9 @@ func rowsOf(t testing.TB, db *sql.DB, query string, args ...any) []string {
 	}
 	return all
 }
+
+// OnReplaceStep has f called between the steps of Install.
+func OnReplaceStep(f func(string)) { testingOnlyReplaceStep = f }
+
+// LoseLock closes the lock's file under d, so that nothing can be changed there any more.
+func (d *DB) LoseLock() { d.lock.Close() }

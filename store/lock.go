@@ -77,9 +77,12 @@ func writePID(f *os.File, path string) error {
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
-	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	_, err := f.WriteAt([]byte(pidText()), 0)
 	return err
 }
+
+// pidText is what the lock's file holds while this process has the lock.
+func pidText() string { return strconv.Itoa(os.Getpid()) + "\n" }
 
 func readPID(f *os.File) int {
 	b, err := io.ReadAll(io.NewSectionReader(f, 0, 32))

@@ -36,6 +36,7 @@ var children = map[string]func(args []string) error{
 	"hold":      childHold,
 	"increment": childIncrement,
 	"limited":   childLimited,
+	"replace":   childReplace,
 }
 
 func TestMain(m *testing.M) {

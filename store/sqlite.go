@@ -217,11 +217,11 @@ func duplicate(err error) bool {
 var remedies = map[sqlite3.ErrNo]string{
 	sqlite3.ErrBusy:     "another process holds the store's lock for long; look for a command or a backup that hangs",
 	sqlite3.ErrCantOpen: permissions,
-	sqlite3.ErrCorrupt:  "the store is damaged; stop strongroom, keep a copy of what is there, and restore a backup",
+	sqlite3.ErrCorrupt:  "the store is damaged; stop strongroom, keep a copy of what is there, and restore a backup: strongroom restore",
 	sqlite3.ErrFull:     "no space is left for the store; free some on its file system",
 	sqlite3.ErrIoErr:    "the disk failed; look in the system's log",
-	sqlite3.ErrNotADB: "it is no strongroom store, or its beginning is damaged; strongroom init makes one, under a name that is " +
-		"free",
+	sqlite3.ErrNotADB: "it is no strongroom store, or its beginning is damaged; strongroom restore puts a backup in its place, and " +
+		"strongroom init makes one, under a name that is free",
 	sqlite3.ErrPerm:     permissions,
 	sqlite3.ErrReadonly: permissions,
 }

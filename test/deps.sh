@@ -22,6 +22,8 @@ missing=
 # The module may be there without the tool, which is of another package.
 softhsm_module && command -v softhsm2-util >/dev/null 2>&1 || missing="$missing softhsm2"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+[ -x /sbin/mkfs.ext4 ] || missing="$missing e2fsprogs"
+[ -x /sbin/losetup ] || missing="$missing mount"
 command -v bash >/dev/null 2>&1 || missing="$missing bash"
 echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 if [ "${1:-}" = tests ]; then

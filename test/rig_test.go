@@ -116,7 +116,7 @@ type server struct {
 	cmd *exec.Cmd
 	log buffer
 
-	troubled bool // its HSM fails, so that the log tells of errors
+	troubled bool // its HSM or a disk fails, so that the log tells of errors
 
 	end func() error // stops it and returns what was wrong with its end or its log
 }

@@ -13,7 +13,7 @@ func migrateCommand() *cli.Command {
 		Name:         "migrate",
 		OnUsageError: onUsageError,
 		Usage:        "bring the store to the schema of this program",
-		Description: `Needed after an upgrade when serve says so. The server must be stopped; make a copy of the store first, because an older
+		Description: `Needed after an upgrade when serve says so. The server must be stopped; run strongroom backup before the upgrade, because an older
 program does not open the new schema. May be interrupted and repeated; does nothing where nothing is to be done. A rig of strongroom
 dev needs it only if a command asks for it before dev has started again.
 

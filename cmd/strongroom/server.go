@@ -86,6 +86,10 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 	if err := r.store.Claim(ctx); err != nil {
 		return fmt.Errorf("claim the store: %w", err)
 	}
+	// Damage is better found now than by the first request that meets it, perhaps long after the last good backup is gone.
+	if err := r.store.QuickCheck(ctx); err != nil {
+		return fmt.Errorf("check the store: %w", err)
+	}
 	// An init that was interrupted leaves an empty store, and perhaps a token that is not prepared: say the former.
 	var deployment *kms.Deployment
 	account := ""

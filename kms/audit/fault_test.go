@@ -130,6 +130,8 @@ func TestFaults(t *testing.T) {
 		{"write", syscall.EIO, failing(syscall.EIO, "write", "truncate", "sync", "stat", "create"), 1},
 		{"sync", syscall.EIO, failing(syscall.EIO, "sync"), 2},
 		{"sync", syscall.EIO, failing(syscall.EIO, "sync", "create"), 2},
+		// A sync that answers with success on a file system that takes no changes any more.
+		{"truncate", syscall.EROFS, failing(syscall.EROFS, "truncate"), 2},
 	} {
 		t.Run(fmt.Sprint(c.op, c.errno), func(t *testing.T) {
 			dir, s, d := t.TempDir(), newSigner(t), newFaultyDisk()
