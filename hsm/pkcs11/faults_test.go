@@ -463,7 +463,7 @@ func TestDuplicates(t *testing.T) {
 	opens(t, again, ref, b)      // the check value says which of the two it is
 	f.mu.Lock()
 	for _, h := range f.handles(id) {
-		f.objects[h].aead = f.objects[f.handles(id)[0]].aead
+		f.objects[h].aead = f.objects[again.keys.get(id).handle].aead
 	}
 	f.mu.Unlock()
 	_, err = f.open(t, Config{}).Open(t.Context(), ref, nil, b, aad)
