@@ -495,7 +495,7 @@ func TestDiskHangs(t *testing.T) {
 			if err := l.Close(); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 				t.Errorf("Close: %v", err)
 			}
-			if took := time.Since(start); took > 3*time.Second {
+			if took := time.Since(start); took > 10*time.Second { // a tenth of it, on a machine that has nothing else to do
 				t.Errorf("Close took %v", took)
 			}
 			if err := <-rotated; !errors.Is(err, errClosed) {
