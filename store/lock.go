@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -17,9 +18,14 @@ import (
 // The file stays for ever, because to remove a lock's file is to let two processes each hold a lock of that name.
 func lock(ctx context.Context, path string) (*os.File, error) {
 	name := path + ".lock"
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	// Root may come here, into a directory of somebody who would have it write to another file, or give that away.
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Sys().(*syscall.Stat_t).Nlink != 1 {
+		f.Close()
+		return nil, fmt.Errorf("store: %s is not a file of its own; remove it", name)
 	}
 	if err := takeLock(ctx, f, path); err != nil {
 		f.Close()
@@ -67,7 +73,11 @@ func takeLock(ctx context.Context, f *os.File, path string) error {
 func writePID(f *os.File, path string) error {
 	// A command that root runs must not leave a file that the server cannot open. SQLite does the same with its files.
 	if os.Geteuid() == 0 {
-		if info, err := os.Stat(path); err == nil {
+		info, err := os.Stat(path)
+		if err != nil { // there is no store yet
+			info, err = os.Stat(filepath.Dir(path))
+		}
+		if err == nil {
 			owner := info.Sys().(*syscall.Stat_t)
 			if err := f.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
 				return err

@@ -261,12 +261,20 @@ func (d *devRig) writeEnv() error {
 
 // writeFileAtomically writes a file, mode 0600, that is there whole or not at all, also after a power loss.
 func writeFileAtomically(path string, b []byte) error {
+	return writeFile(path, b, func(*os.File) error { return nil })
+}
+
+// writeFile is writeFileAtomically, and has the file prepared before it gets its name.
+func writeFile(path string, b []byte, prepare func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp*") // mode 0600
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(b)
+	if err == nil {
+		err = prepare(f)
+	}
 	if err == nil {
 		err = f.Sync()
 	}

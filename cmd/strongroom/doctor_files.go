@@ -28,6 +28,7 @@ type ward struct {
 	why    string      // it matters
 	grave  bool        // an error, not a warning
 	any    bool        // it need not belong to the user that the server runs as
+	ours   bool        // nobody else has a use for it, so that its mode can be mended
 }
 
 const (
@@ -43,17 +44,17 @@ func (d *doctor) wards() []ward {
 	const policies = "who reads the store learns keys' names, policies and grants; who writes it decides who may do what"
 	add(ward{path: dir, forbid: othersWrite, grave: true, why: "others could put another store in the place of this one"})
 	for _, suffix := range []string{"", "-wal", "-shm", ".lock", ".pin"} {
-		add(ward{path: d.storePath + suffix, forbid: othersAnything, why: policies})
+		add(ward{path: d.storePath + suffix, forbid: othersAnything, ours: true, why: policies})
 	}
-	add(ward{path: d.auditDir, forbid: othersWrite, grave: true, why: "others could take files of the audit log away"})
-	add(ward{path: filepath.Join(d.auditDir, "lock"), forbid: othersWrite, why: "others could keep the server from its log"})
+	add(ward{path: d.auditDir, forbid: othersWrite, grave: true, ours: true, why: "others could take files of the audit log away"})
+	add(ward{path: filepath.Join(d.auditDir, "lock"), forbid: othersWrite, ours: true, why: "others could keep the server from its log"})
 	files, _ := audit.Files(d.auditDir) // what is wrong with it, the audit log's own part says
 	for _, f := range files {
-		add(ward{path: f, forbid: othersWrite | 0o004, why: "the audit log says who did what; others could read it, or write what the server then reports"})
+		add(ward{path: f, forbid: othersWrite | 0o004, ours: true, why: "the audit log says who did what; others could read it, or write what the server then reports"})
 	}
 	const keys = "others could use or destroy the keys of the token"
 	if d.rig != nil {
-		add(ward{path: d.tokenDir, forbid: othersAnything, grave: true, why: keys})
+		add(ward{path: d.tokenDir, forbid: othersAnything, grave: true, ours: true, why: keys})
 	} else if d.tokenDir != "" {
 		// A distribution's own directory of tokens may be for a group that the server's user is in.
 		add(ward{path: d.tokenDir, forbid: 0o007, grave: true, any: true, why: keys})
@@ -61,15 +62,15 @@ func (d *doctor) wards() []ward {
 	const secret = "others can read the secret"
 	if d.rig != nil {
 		soft := d.rig.tokenDir()
-		add(ward{path: d.rig.credentialsFile(), forbid: othersAnything, grave: true, why: secret})
-		add(ward{path: d.rig.envFile(), forbid: othersAnything, grave: true, why: secret})
-		add(ward{path: filepath.Join(soft, "pin"), forbid: othersAnything, grave: true, why: secret})
-		add(ward{path: filepath.Join(soft, "softhsm2.conf"), forbid: othersWrite, grave: true, why: "others could lead the server to another token"})
+		add(ward{path: d.rig.credentialsFile(), forbid: othersAnything, grave: true, ours: true, why: secret})
+		add(ward{path: d.rig.envFile(), forbid: othersAnything, grave: true, ours: true, why: secret})
+		add(ward{path: filepath.Join(soft, "pin"), forbid: othersAnything, grave: true, ours: true, why: secret})
+		add(ward{path: filepath.Join(soft, "softhsm2.conf"), forbid: othersWrite, grave: true, ours: true, why: "others could lead the server to another token"})
 		return all
 	}
 	add(ward{path: d.configPath, forbid: othersWrite, grave: true, any: true, why: "others could lead the server to another token or another store"})
 	if f := d.config.HSM.PINFile; f != "" {
-		add(ward{path: f, forbid: othersAnything, grave: true, any: true, why: secret + ", and serve refuses the file"})
+		add(ward{path: f, forbid: othersAnything, grave: true, any: true, ours: true, why: secret + ", and serve refuses the file"})
 	}
 	if f := d.config.TLS.Key; f != "" {
 		add(ward{path: f, forbid: 0o027, grave: true, any: true, why: "others could pass for the server"})
@@ -134,16 +135,30 @@ func (d *doctor) examineMode(p *part, w ward, info fs.FileInfo) {
 	}
 	right := mode &^ w.forbid
 	f := p.find(severity, "file-mode", w.path, fmt.Sprintf("mode %04o", mode), w.why, fmt.Sprintf("chmod %o %s", right, shellQuote(w.path)))
-	if stat := info.Sys().(*syscall.Stat_t); os.Geteuid() == 0 || int(stat.Uid) == os.Geteuid() {
-		f.fix = func() error {
-			// Only ever fewer rights than there are at that moment.
-			now, err := os.Stat(w.path)
-			if err != nil {
-				return err
-			}
-			return os.Chmod(w.path, now.Mode()&^w.forbid)
-		}
+	if stat := info.Sys().(*syscall.Stat_t); w.ours && (os.Geteuid() == 0 || int(stat.Uid) == os.Geteuid()) {
+		f.fix = func() error { return closeMode(w.path, w.forbid, stat.Uid) }
 	}
+}
+
+// closeMode takes rights away from a file or a directory that belongs to a user, and never gives any. Root may do it in a directory of somebody who
+// would lead it to another file, so that what is looked at is what is changed.
+func closeMode(path string, forbid os.FileMode, uid uint32) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var now unix.Stat_t
+	if err := unix.Fstat(fd, &now); err != nil {
+		return &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if kind := now.Mode & unix.S_IFMT; kind != unix.S_IFREG && kind != unix.S_IFDIR || kind == unix.S_IFREG && now.Nlink != 1 || now.Uid != uid {
+		return fmt.Errorf("%s is not what it was, or not a file of its own", path)
+	}
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), now.Mode&0o7777&^uint32(forbid)); err != nil {
+		return &fs.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	return nil
 }
 
 func userName(uid uint32) string {
@@ -234,7 +249,7 @@ const old = 10 * time.Minute
 
 // examineLeftovers looks for what was left behind by processes that were killed.
 func (d *doctor) examineLeftovers(p *part, served bool) {
-	patterns := []string{d.storePath + ".new", d.storePath + ".new-*"}
+	patterns := []string{d.storePath + ".new", d.storePath + ".new-wal", d.storePath + ".new-shm", d.storePath + ".new-journal"}
 	if d.rig != nil {
 		patterns = append(patterns, d.rig.envFile()+".tmp*", d.rig.credentialsFile()+".tmp*",
 			filepath.Join(d.rig.tokenDir(), ".*.*"), filepath.Join(d.rig.dir, "attestation", "*.tmp*"))

@@ -498,7 +498,7 @@ func TestDoctorNeverLoosens(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			new(doctor).examineMode(p, ward{path: path, forbid: forbid}, info)
+			new(doctor).examineMode(p, ward{path: path, forbid: forbid, ours: true}, info)
 			p.treat(t.Context())
 			after, err := os.Stat(path)
 			if err != nil {

@@ -22,12 +22,13 @@ import (
 )
 
 // A pinNote is what is remembered of PINs between two starts, so that one that the token has refused is not tried again by whatever starts the
-// program again: tokens count wrong PINs, and lock. It lies beside the store, is written before a PIN is tried, and removed when one was right.
+// program again: tokens count wrong PINs, and lock. It lies beside the store, is written before a PIN is tried, and again when there is an answer.
 //
-// It holds nothing of a PIN that is right: of those that were refused, a slow hash; of one that nobody has had an answer about, where it came from.
+// It holds nothing of a PIN that is right: of those that were refused, a slow hash; of the others, where they came from.
 type pinNote struct {
-	Refused []refusedPIN `json:",omitempty"` // the newest last
-	Trying  *triedPIN    `json:",omitempty"`
+	Accepted string       `json:",omitempty"` // the source of the last one that was right, see pinSource
+	Refused  []refusedPIN `json:",omitempty"` // since then; the newest last
+	Trying   *triedPIN    `json:",omitempty"` // what nobody has had an answer about
 }
 
 type refusedPIN struct {
@@ -41,7 +42,8 @@ type triedPIN struct {
 	Times  int       // in a row
 }
 
-// The same PIN is tried that many times without an answer, and then not sooner than after a while: the token may have counted, and not say so.
+// A PIN that was never right is tried that many times without an answer, and then not sooner than after a while: the token may have counted, and not
+// say so. One that was right is tried on, since an HSM that is away does not answer either, unless the token says that it has counted a wrong one.
 const (
 	unansweredTries = 3
 	unansweredRest  = 10 * time.Minute
@@ -68,7 +70,7 @@ func pinSource(h HSMConfig) string {
 	if err != nil {
 		return h.PINFile
 	}
-	return fmt.Sprintf("%s of %s, %d bytes", h.PINFile, info.ModTime().UTC().Format(time.RFC3339Nano), info.Size())
+	return fmt.Sprintf("%s of %s", h.PINFile, info.ModTime().UTC().Format(time.RFC3339Nano))
 }
 
 // guardPIN returns c with a PIN that is not tried if h.pinNote, where the note lies, says that it was refused. Processes that try at the same time do
@@ -106,14 +108,14 @@ func guardPIN(c pkcs11.Config, h HSMConfig) pkcs11.Config {
 			defer clear(kept)
 			switch {
 			case err == nil:
-				os.Remove(file)
+				(&pinNote{Accepted: note.Trying.Source}).write(file) // if it cannot, the PIN is only looked at more closely
 			case errors.Is(err, pkcs11.ErrPINWrong):
 				refused := refusedPIN{Time: time.Now().UTC(), Salt: make([]byte, 16)}
 				rand.Read(refused.Salt)
 				if refused.Hash, err = hashPIN(kept, refused.Salt); err == nil {
 					note.Refused = append(note.Refused, refused)
 					note.Refused = note.Refused[max(0, len(note.Refused)-keptRefusals):]
-					note.Trying = nil
+					note.Accepted, note.Trying = "", nil
 					note.write(file) // if it cannot, the note that the PIN was tried stays
 				}
 			}
@@ -124,21 +126,41 @@ func guardPIN(c pkcs11.Config, h HSMConfig) pkcs11.Config {
 
 // lockNote keeps other processes from trying a PIN of the same deployment, until the file is closed or the process ends.
 func lockNote(file string) (*os.File, error) {
-	lock, err := os.OpenFile(file+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	name := file + ".lock"
+	// Root may come here, into a directory of somebody who would have it open another file, or give that away.
+	lock, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	giveToOwner(file+".lock", filepath.Dir(file))
+	fail := func(err error) (*os.File, error) {
+		lock.Close()
+		return nil, err
+	}
+	if info, err := lock.Stat(); err != nil || !info.Mode().IsRegular() || info.Sys().(*syscall.Stat_t).Nlink != 1 {
+		return fail(fmt.Errorf("%s is not a file of its own; remove it", name))
+	}
+	if err := giveToOwner(lock, filepath.Dir(file)); err != nil {
+		return fail(err)
+	}
 	for until := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return lock, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(until) {
-			lock.Close()
-			return nil, fmt.Errorf("another process is trying a PIN: %w", err)
+			return fail(fmt.Errorf("another process is trying a PIN: %w", err))
 		}
 	}
+}
+
+// giveToOwner gives a file to whom a directory belongs to, where root has made it, who is not the server.
+func giveToOwner(f *os.File, dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	return f.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 func readNote(file string) (*pinNote, error) {
@@ -168,7 +190,7 @@ func (n *pinNote) allows(pin []byte, h HSMConfig) error {
 				"if the PIN of the token was changed to this one since: rm "+shellQuote(h.pinNote))
 		}
 	}
-	if t := n.Trying; t != nil && t.Times >= unansweredTries && t.Source == pinSource(h) && time.Since(t.Time) < unansweredRest {
+	if t := n.Trying; t != nil && t.Times >= unansweredTries && t.Source == pinSource(h) && t.Source != n.Accepted && time.Since(t.Time) < unansweredRest {
 		return hint(fmt.Errorf("this PIN was tried %d times without an answer, and may have been counted as wrong each time; it is tried again after %s",
 			t.Times, t.Time.Add(unansweredRest).UTC().Format("15:04:05 UTC")), "if you are sure of it: rm "+shellQuote(h.pinNote))
 	}
@@ -179,22 +201,17 @@ func (n *pinNote) allows(pin []byte, h HSMConfig) error {
 func (n *pinNote) write(file string) error {
 	b, err := json.Marshal(n)
 	if err == nil {
-		err = writeFileAtomically(file, append(b, '\n'))
+		err = replaceFileFor(file, append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("note that a PIN is tried: %w", err)
 	}
-	giveToOwner(file, filepath.Dir(file))
 	return nil
 }
 
-// giveToOwner gives a file to whom the directory belongs to. Only root can, and only root has to.
-func giveToOwner(file, dir string) {
-	if info, err := os.Stat(dir); err == nil {
-		if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Getuid() {
-			os.Chown(file, int(owner.Uid), int(owner.Gid))
-		}
-	}
+// replaceFileFor is writeFileAtomically for a file that is to belong to whom its directory belongs to.
+func replaceFileFor(path string, b []byte) error {
+	return writeFile(path, b, func(f *os.File) error { return giveToOwner(f, filepath.Dir(path)) })
 }
 
 // A refusedBefore says that a PIN is not tried, because the token has refused it in the past. It is pkcs11.ErrPIN, and ErrPINWrong.

@@ -137,6 +137,8 @@ unsigned long strongroom_gcm(const strongroom_functions *f, int encrypt, unsigne
 		return rv;
 	*began = 1;
 	rv = (encrypt ? f->C_Encrypt : f->C_Decrypt)(session, in, in_len, out, out_len);
+	if (rv == CKR_OK && encrypt && params.pIv == iv && iv != NULL && params.ulIvLen != 12)
+		*moved = -1;
 	if (rv == CKR_OK && encrypt && params.pIv != iv) {
 		*moved = -1;
 		if (params.pIv != NULL && params.ulIvLen == 12 && iv != NULL) {
