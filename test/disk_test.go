@@ -136,8 +136,10 @@ func (r *diskRig) ask(d time.Duration) map[string]map[string]int {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	end := time.Now().Add(d)
-	for name, f := range diskRequests {
+	for name := range diskRequests {
 		got[name] = make(map[string]int)
+	}
+	for name, f := range diskRequests {
 		wg.Go(func() {
 			c := r.client()
 			for time.Now().Before(end) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,9 +73,6 @@ func harden() error {
 	// Failures of these two are told by the server of itself.
 	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
 	return nil
 }
 
