@@ -23,6 +23,10 @@ type Comparison struct {
 	Unknown []KeyAt      // the token has materials of these keys, and the store has not the key
 	Others  []hsm.Object // of which it cannot be told whose they are
 
+	// Foreign are keys that serve another deployment, or that were left by an init that was interrupted: Unknown may be keys of the former. They are
+	// among Others too.
+	Foreign []hsm.Object
+
 	Creating []KeyAt // their creation was under way
 	Rotating []KeyAt // the creation of their last material was
 	Deleting []KeyAt // in their waiting period, by its end
@@ -62,7 +66,8 @@ func Compare(ctx context.Context, device hsm.Inspector, store Store) (*Compariso
 			there[h.ID] = h
 		}
 	}
-	if err := c.systemKeys(ctx, device, store, there); err != nil {
+	signs, err := c.systemKeys(ctx, device, store, there)
+	if err != nil {
 		return nil, err
 	}
 	next := make(map[KeyID]int) // how many materials each key has
@@ -73,13 +78,14 @@ func Compare(ctx context.Context, device hsm.Inspector, store Store) (*Compariso
 	if err != nil {
 		return nil, err
 	}
+	c.foreign(signs, there)
 	c.rest(next, there)
 	slices.SortFunc(c.Deleting, func(a, b KeyAt) int { return a.Deletion.Compare(b.Deletion) })
 	return c, nil
 }
 
-// systemKeys proves the system keys and takes them from there.
-func (c *Comparison) systemKeys(ctx context.Context, device hsm.Inspector, store Store, there map[hsm.ID]hsm.Holding) error {
+// systemKeys proves the system keys and takes them from there. It reports whether the store has one that signs.
+func (c *Comparison) systemKeys(ctx context.Context, device hsm.Inspector, store Store, there map[hsm.ID]hsm.Holding) (signs bool, err error) {
 	for _, name := range []string{sealerName, signerName} {
 		var k *SystemKey
 		err := store.View(ctx, func(tx Tx) (err error) {
@@ -90,20 +96,35 @@ func (c *Comparison) systemKeys(ctx context.Context, device hsm.Inspector, store
 			continue // the first server makes it
 		}
 		if err != nil {
-			return fmt.Errorf("read the system key %s: %w", name, err)
+			return false, fmt.Errorf("read the system key %s: %w", name, err)
 		}
+		signs = signs || name == signerName
 		delete(there, k.ID)
 		if k.Ref == nil {
 			continue
 		}
 		if err := device.Prove(ctx, k.ID, k.Ref); errors.Is(err, hsm.ErrNoKey) {
-			return fmt.Errorf("%w: the system key %s: %w", ErrOtherToken, name, err)
+			return false, fmt.Errorf("%w: the system key %s: %w", ErrOtherToken, name, err)
 		} else if err != nil {
-			return fmt.Errorf("prove the system key %s: %w", name, err)
+			return false, fmt.Errorf("prove the system key %s: %w", name, err)
 		}
 		c.Proved++
 	}
-	return nil
+	return signs, nil
+}
+
+// foreign lists the system keys that the store does not name. A copy from before the first server has no key that signs, and the one that is there is then the
+// deployment's own: another deployment has a key that seals as well.
+func (c *Comparison) foreign(signs bool, there map[hsm.ID]hsm.Holding) {
+	for _, h := range there {
+		if strings.HasPrefix(h.Label, systemLabel("")) {
+			c.Foreign = append(c.Foreign, h.Object)
+		}
+	}
+	if !signs && len(c.Foreign) == 1 && c.Foreign[0].Label == systemLabel(signerName) {
+		c.Foreign = nil
+	}
+	slices.SortFunc(c.Foreign, func(a, b hsm.Object) int { return cmp.Compare(a.Label, b.Label) })
 }
 
 // key proves the materials of a key and takes them from there.

@@ -20,7 +20,8 @@ type RestoreOptions struct {
 	Taken    time.Time // when the copy was made
 	Now      time.Time
 
-	// AdoptInto is the account that gets the keys which the token has and the copy has not. Empty leaves them in the token.
+	// AdoptInto is the account that gets the keys which the token has and the copy has not. Empty leaves them in the token. If the token serves another deployment
+	// too, they may be that one's, and Restore fails with ErrOtherDeployment.
 	AdoptInto string
 
 	// KeepDeletions has keys destroyed when the copy says, even if that is past.
@@ -34,6 +35,9 @@ type RestoreOptions struct {
 type Restored struct {
 	Completed, Dropped, Rotated, Adopted, Postponed []KeyID
 }
+
+// ErrOtherDeployment means that keys cannot be adopted, because the token holds keys of another deployment.
+var ErrOtherDeployment = errors.New("the token serves another deployment too")
 
 // A restorer has what its steps share.
 type restorer struct {
@@ -54,6 +58,9 @@ type restorer struct {
 //
 // Each is recorded, with the restore itself, in the copy; the server takes the records into the audit log.
 func Restore(ctx context.Context, o RestoreOptions) (*Restored, error) {
+	if o.AdoptInto != "" && len(o.Found.Foreign) > 0 {
+		return nil, ErrOtherDeployment
+	}
 	r := &restorer{RestoreOptions: o}
 	err := o.Store.View(ctx, func(tx Tx) error {
 		d, err := tx.Deployment()

@@ -64,6 +64,12 @@ func (r *rig) creating(object bool) kms.KeyID {
 	return id
 }
 
+// onlyOurs takes from a comparison what other tests have in the token, with their system keys.
+func onlyOurs(found *kms.Comparison, keys ...string) {
+	found.Unknown = slices.DeleteFunc(found.Unknown, func(k kms.KeyAt) bool { return !slices.Contains(keys, k.Key.String()) })
+	found.Foreign = nil
+}
+
 // A copy from before much happened: what the token knows better is taken over, nothing is destroyed, and all of it is recorded.
 func TestRestore(t *testing.T) {
 	ctx := t.Context()
@@ -93,14 +99,7 @@ func TestRestore(t *testing.T) {
 
 	found, err := kms.Compare(ctx, token, db)
 	must(t, err)
-	// The token has the keys of other tests too.
-	ours := found.Unknown[:0]
-	for _, k := range found.Unknown {
-		if k.Key.String() == later {
-			ours = append(ours, k)
-		}
-	}
-	found.Unknown = ours
+	onlyOurs(found, later)
 	if len(found.Missing) != 1 || found.Missing[0].Key.String() != gone || len(found.Newer) != 1 || found.Newer[0].Key.String() != rotated || found.Newer[0].N != 1 ||
 		len(found.Unknown) != 1 || len(found.Unknown[0].Materials) != 1 || len(found.Creating) != 2 || len(found.Rotating) != 1 || len(found.Deleting) != 1 ||
 		found.Keys != 5 || found.Proved != 4+1 {
@@ -225,6 +224,7 @@ func TestRestoreKeepsDeletions(t *testing.T) {
 	db, taken := r.copyOf()
 	found, err := kms.Compare(t.Context(), token, db)
 	must(t, err)
+	onlyOurs(found)
 	_, err = kms.Restore(t.Context(), kms.RestoreOptions{Device: token, Store: db, Found: found, Taken: taken, Now: time.Now(), KeepDeletions: true})
 	must(t, err)
 	if k := keyOf(t, db, id); !k.DeletionDate.Equal(past) {
@@ -259,6 +259,62 @@ func TestCompareFails(t *testing.T) {
 type inspector struct {
 	hsm.Inspector
 	prove func() error
+	held  []hsm.Holding // if not nil
+}
+
+func (i *inspector) Survey(ctx context.Context) ([]hsm.Holding, error) {
+	if i.held != nil {
+		return i.held, nil
+	}
+	return i.Inspector.Survey(ctx)
 }
 
 func (i *inspector) Prove(context.Context, hsm.ID, hsm.Ref) error { return i.prove() }
+
+// On a token that serves another deployment nothing is adopted: it may be that one's. A copy from before there was a key that signs is no other deployment's.
+func TestRestoreAdoptsNothingOfOthers(t *testing.T) {
+	ctx := t.Context()
+	other := newRig(t, nil)
+	theirs := other.newKey().KeyID
+	r := newRig(t, nil)
+	db, taken := r.copyOf()
+	found, err := kms.Compare(ctx, token, db)
+	must(t, err)
+	if !slices.ContainsFunc(found.Unknown, func(k kms.KeyAt) bool { return k.Key.String() == theirs }) || len(found.Foreign) == 0 {
+		t.Fatalf("got %+v", found)
+	}
+	_, err = kms.Restore(ctx, kms.RestoreOptions{Device: token, Store: db, Found: found, Taken: taken, Now: time.Now(), AdoptInto: account})
+	if !errors.Is(err, kms.ErrOtherDeployment) {
+		t.Errorf("got %v", err)
+	}
+	only := func(labels ...string) *kms.Comparison {
+		t.Helper()
+		held, err := token.Survey(ctx)
+		must(t, err)
+		var mine []hsm.Holding
+		must(t, db.View(ctx, func(tx kms.Tx) error {
+			k, err := tx.SystemKey("access-keys")
+			for _, h := range held {
+				if err == nil && h.ID == k.ID {
+					mine = append(mine, h)
+				}
+			}
+			return err
+		}))
+		for _, l := range labels {
+			mine = append(mine, hsm.Holding{Object: hsm.Object{ID: kms.NewMaterialID(), Label: l}, Private: 1, Public: 1})
+		}
+		found, err := kms.Compare(ctx, &inspector{Inspector: token, prove: func() error { return nil }, held: mine}, db)
+		must(t, err)
+		return found
+	}
+	const signer, sealer = "strongroom/system/audit", "strongroom/system/access-keys"
+	for _, test := range []struct {
+		labels []string
+		want   int
+	}{{nil, 0}, {[]string{signer}, 0}, {[]string{signer, signer}, 2}, {[]string{sealer}, 1}, {[]string{signer, sealer}, 2}} {
+		if got := only(test.labels...).Foreign; len(got) != test.want {
+			t.Errorf("%q: got %v", test.labels, got)
+		}
+	}
+}

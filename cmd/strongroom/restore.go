@@ -32,7 +32,8 @@ the token are not: nothing is destroyed there. Two lists say how backup and toke
 needed:
   in the backup, not in the token   keys that were destroyed since, or a token that is not complete: they cannot be used
   in the token, not in the backup   keys that were made since: they stay in the token, unknown to the server, until a later backup is
-                                    restored; or --adopt gives them to an account, disabled, under the default policy
+                                    restored; or --adopt gives them to an account, disabled, under the default policy, unless the token
+                                    serves another deployment too, whose keys they may be
 Key material of rotations since is put back. A key that waits for its deletion is not destroyed for seven days, because somebody may have
 cancelled that since. Keys are taken to have encrypted 1000 times a second since the backup.
 
@@ -224,6 +225,11 @@ func (r *restoration) compare(db *store.DB) error {
 // prepare makes the copy ready to be the store, if the operator wants that as things are.
 func (r *restoration) prepare(db *store.DB) error {
 	ctx := r.c.Context
+	if r.c.String("adopt") != "" && len(r.found.Foreign) > 0 {
+		r.explain()
+		return hint(fmt.Errorf("%w, so that it cannot be told whose the keys are that only the token has, and none is adopted; nothing was changed", kms.ErrOtherDeployment),
+			"without --adopt they stay in the token as they are")
+	}
 	if !r.c.Bool("force") {
 		if err := r.refuse(ctx); err != nil {
 			return err
@@ -258,8 +264,11 @@ func (r *restoration) refuse(ctx context.Context) error {
 		return nil
 	}
 	r.explain()
-	return hint(errors.New("the backup and the token differ; nothing was changed"),
-		"a later backup, if there is one, has what this one lacks", "--force restores this one all the same, and --adopt ACCOUNT takes the keys that only the token has")
+	remedy := "--force restores this one all the same"
+	if len(r.found.Foreign) == 0 {
+		remedy += ", and --adopt ACCOUNT takes the keys that only the token has"
+	}
+	return hint(errors.New("the backup and the token differ; nothing was changed"), "a later backup, if there is one, has what this one lacks", remedy)
 }
 
 // findRecord returns the place in the audit log where this backup is recorded. Files that were closed before it was taken are not read.
@@ -321,6 +330,9 @@ func (r *restoration) explain() {
 	list(len(f.Missing), "Key materials in the backup and not in the token: %d. What was encrypted under them does not open.", func(i int) string {
 		m := f.Missing[i]
 		return fmt.Sprintf("key %s (%s), material %d: %s", m.Key, m.State, m.N, printable(m.Why))
+	})
+	list(len(f.Foreign), "System keys of another deployment in the token, or of an init that was interrupted: %d. So keys in the token that are not in the backup may be that deployment's, and are not adopted.", func(i int) string {
+		return fmt.Sprintf("%s, %s", f.Foreign[i].ID, printable(f.Foreign[i].Label))
 	})
 	list(len(f.Unknown), "Keys in the token and not in the backup: %d. Unless they are adopted, who asks for them is told that they do not exist.", func(i int) string {
 		return fmt.Sprintf("key %s, materials: %d", f.Unknown[i].Key, len(f.Unknown[i].Materials))
@@ -417,6 +429,10 @@ func (r *restoration) printJSON() error {
 	if r.done == nil {
 		r.done = new(kms.Restored)
 	}
+	foreign := []string{}
+	for _, o := range r.found.Foreign {
+		foreign = append(foreign, o.ID.String())
+	}
 	return printJSON(r.c, struct {
 		Backup, SHA256          string
 		Manifest                *manifest
@@ -426,11 +442,12 @@ func (r *restoration) printJSON() error {
 		Proved                  int
 		Missing, Newer          []material
 		NotInBackup             []string
+		Foreign                 []string
 		WaitingForDeletion      []string
 		Completed, Undone       []string
 		Rotated, Adopted, Saved []string
 	}{
 		r.from, r.sum, r.manifest, r.recorded != "", !r.c.Bool("check"), r.kept, r.found.Proved, materials(r.found.Missing), materials(r.found.Newer),
-		keys(r.found.Unknown), keys(r.found.Deleting), ids(r.done.Completed), ids(r.done.Dropped), ids(r.done.Rotated), ids(r.done.Adopted), ids(r.done.Postponed),
+		keys(r.found.Unknown), foreign, keys(r.found.Deleting), ids(r.done.Completed), ids(r.done.Dropped), ids(r.done.Rotated), ids(r.done.Adopted), ids(r.done.Postponed),
 	})
 }
