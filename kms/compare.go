@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ type Comparison struct {
 	Missing []MaterialAt // the store has them, the token has not, or has another object in their place
 	Newer   []MaterialAt // the token has them, and they are the next materials of keys that the store has
 	Unknown []KeyAt      // the token has materials of these keys, and the store has not the key
+	Buried  []BuriedAt   // the token has them, and the store remembers that they were destroyed
 	Others  []hsm.Object // of which it cannot be told whose they are
 
 	// Foreign are keys that serve another deployment, or that were left by an init that was interrupted: Unknown may be keys of the former. They are
@@ -39,6 +41,13 @@ type MaterialAt struct {
 	ID    hsm.ID
 	State KeyState // of the key
 	Why   string   // it is missing
+}
+
+// A BuriedAt is an object of a key that the store has destroyed.
+type BuriedAt struct {
+	Key       KeyID
+	ID        hsm.ID
+	Destroyed time.Time
 }
 
 // A KeyAt is a key and those of its materials that the token has.
@@ -79,6 +88,9 @@ func Compare(ctx context.Context, device hsm.Inspector, store Store) (*Compariso
 		return nil, err
 	}
 	c.foreign(signs, there)
+	if err := c.buried(ctx, store, there); err != nil {
+		return nil, err
+	}
 	c.rest(next, there)
 	slices.SortFunc(c.Deleting, func(a, b KeyAt) int { return a.Deletion.Compare(b.Deletion) })
 	return c, nil
@@ -167,6 +179,47 @@ func (c *Comparison) key(ctx context.Context, device hsm.Inspector, k *Key, ther
 			}
 		}
 	}
+	return nil
+}
+
+// buried takes from there what the store remembers as destroyed: the token may have been restored from a copy of its own. What is labelled as another material of
+// such a key goes with it.
+func (c *Comparison) buried(ctx context.Context, store Store, there map[hsm.ID]hsm.Holding) error {
+	for ids := range slices.Chunk(slices.Collect(maps.Keys(there)), listBatch) {
+		var some []BuriedAt
+		err := store.View(ctx, func(tx Tx) error {
+			some = nil
+			for _, id := range ids {
+				key, destroyed, err := tx.Tombstone(id)
+				if isNotStored(err) {
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				some = append(some, BuriedAt{key, id, destroyed})
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		c.Buried = append(c.Buried, some...)
+	}
+	when := make(map[KeyID]time.Time)
+	for _, b := range c.Buried {
+		delete(there, b.ID)
+		when[b.Key] = b.Destroyed
+	}
+	for _, h := range there {
+		if key, _, ok := parseMaterialLabel(h.Label); ok && !when[key].IsZero() {
+			delete(there, h.ID)
+			c.Buried = append(c.Buried, BuriedAt{key, h.ID, when[key]})
+		}
+	}
+	slices.SortFunc(c.Buried, func(a, b BuriedAt) int {
+		return cmp.Or(cmp.Compare(a.Key.String(), b.Key.String()), cmp.Compare(a.ID.String(), b.ID.String()))
+	})
 	return nil
 }
 

@@ -70,6 +70,36 @@ func onlyOurs(found *kms.Comparison, keys ...string) {
 	found.Foreign = nil
 }
 
+// A token that was restored from an older copy than the store has keys that the store has destroyed. They are not adopted, since they could not be destroyed again.
+func TestRestoreLeavesTheDestroyed(t *testing.T) {
+	ctx := t.Context()
+	r := newRig(t, nil)
+	id := r.newKey().KeyID
+	must(t, r.rotateOnDemand(id))
+	row := keyOf(t, r.store, id)
+	must(t, r.store.Update(ctx, func(tx kms.Tx) error {
+		if err := tx.SetState(row.ID, kms.StateEnabled, kms.StateDestroying, time.Time{}); err != nil {
+			return err
+		}
+		return tx.DeleteKey(row.ID, time.Now())
+	}))
+	// Of a rotation that the store forgot.
+	_, err := token.Generate(ctx, kms.NewMaterialID(), "strongroom/"+id+"/2")
+	must(t, err)
+	db, taken := r.copyOf()
+	found, err := kms.Compare(ctx, token, db)
+	must(t, err)
+	onlyOurs(found, id)
+	if len(found.Unknown) != 0 || len(found.Buried) != 3 || found.Buried[0].Key != row.ID || time.Since(found.Buried[0].Destroyed) > time.Minute {
+		t.Errorf("got %+v", found)
+	}
+	found.Unknown = []kms.KeyAt{{Key: row.ID, Materials: []kms.MaterialAt{{Key: row.ID, ID: row.Materials[0].ID}}}}
+	_, err = kms.Restore(ctx, kms.RestoreOptions{Device: token, Store: db, Found: found, Taken: taken, Now: time.Now(), AdoptInto: account})
+	if !errors.Is(err, kms.ErrConflict) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A copy from before much happened: what the token knows better is taken over, nothing is destroyed, and all of it is recorded.
 func TestRestore(t *testing.T) {
 	ctx := t.Context()

@@ -117,7 +117,7 @@ type Tx interface {
 	// KeysInState lists keys of all accounts in the state, the earliest deletion date first. With a due time that is not zero, only those
 	// whose deletion date is not after it.
 	KeysInState(state KeyState, due time.Time, limit int) ([]KeyID, error)
-	// InsertKey stores k with its tags and materials. It returns ErrConflict if the id is taken.
+	// InsertKey stores k with its tags and materials. It returns ErrConflict if the id is taken, or if there is a tombstone of the key or of a material.
 	InsertKey(k *Key) error
 	// SetState moves the key from one state to another and sets its deletion date (zero for none). It returns ErrConflict if the key is not in
 	// state from, and ErrNotStored if there is no such key.

@@ -339,6 +339,18 @@ func testDelete(t *testing.T, a, b kms.Store) {
 			want(t, err, nil)
 			return nil
 		})
+		if state != kms.StateDestroying {
+			continue
+		}
+		// What was destroyed does not come back, neither the key nor a material of it.
+		update(t, a, func(tx kms.Tx) error {
+			again, other := newKey(kms.StateEnabled), newKey(kms.StateEnabled)
+			again.ID = k.ID
+			other.Materials = append(other.Materials, k.Materials[1])
+			want(t, tx.InsertKey(again), kms.ErrConflict)
+			want(t, tx.InsertKey(other), kms.ErrConflict)
+			return nil
+		})
 	}
 	update(t, a, func(tx kms.Tx) error {
 		want(t, tx.DeleteKey(newID(), time.Now()), kms.ErrNotStored)

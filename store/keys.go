@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -79,6 +80,9 @@ func (t *tx) InsertKey(k *kms.Key) error {
 		return fmt.Errorf("store: %s (%v): %w", insertKey.does, k.ID, err)
 	}
 	text := k.ID.String()
+	if err := t.unburied(k); err != nil {
+		return err
+	}
 	err := t.insert(insertKey, k.ID,
 		text, k.Account, string(k.State), k.Description, k.Created.UnixMilli(), millis(k.DeletionDate), k.Policy,
 		k.Rotation.Days, millis(k.Rotation.Next))
@@ -98,6 +102,25 @@ func (t *tx) InsertKey(k *kms.Key) error {
 		}
 	}
 	return nil
+}
+
+var selectBuried = define("read table tombstone", `
+	SELECT key_id FROM tombstone WHERE key_id = $1`)
+
+// unburied returns kms.ErrConflict if the key, or a material of it, is one that was destroyed: it could not be destroyed again.
+func (t *tx) unburied(k *kms.Key) error {
+	var key kms.KeyID
+	err := t.row(selectBuried, k.ID, []any{keyIDColumn{&key}}, k.ID.String())
+	for i := 0; errors.Is(err, kms.ErrNotStored) && i < len(k.Materials); i++ {
+		_, _, err = t.Tombstone(k.Materials[i].ID)
+	}
+	switch {
+	case err == nil:
+		return conflict(insertKey, k.ID)
+	case errors.Is(err, kms.ErrNotStored):
+		return nil
+	}
+	return err
 }
 
 // checkKey returns an error if k is a key that could not be read again.

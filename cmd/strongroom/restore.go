@@ -340,6 +340,9 @@ func (r *restoration) explain() {
 	list(len(f.Newer), "Key materials of rotations since, which restore puts back: %d", func(i int) string {
 		return fmt.Sprintf("key %s, material %d", f.Newer[i].Key, f.Newer[i].N)
 	})
+	list(len(f.Buried), "Objects in the token of keys that the backup says were destroyed, which stay there and are not adopted: %d", func(i int) string {
+		return fmt.Sprintf("key %s, object %s, destroyed on %s", f.Buried[i].Key, f.Buried[i].ID, when(f.Buried[i].Destroyed))
+	})
 	list(len(f.Others), "Other objects in the token, which stay there: %d", func(i int) string {
 		return fmt.Sprintf("%s, %s", f.Others[i].ID, printable(f.Others[i].Label))
 	})
@@ -405,6 +408,11 @@ func (r *restoration) printJSON() error {
 		State    string `json:",omitempty"`
 		Why      string `json:",omitempty"`
 	}
+	type destroyed struct {
+		KeyId string
+		Id    string
+		On    time.Time
+	}
 	materials := func(all []kms.MaterialAt) []material {
 		list := []material{}
 		for _, m := range all {
@@ -429,6 +437,10 @@ func (r *restoration) printJSON() error {
 	if r.done == nil {
 		r.done = new(kms.Restored)
 	}
+	buried := []destroyed{}
+	for _, b := range r.found.Buried {
+		buried = append(buried, destroyed{b.Key.String(), b.ID.String(), b.Destroyed})
+	}
 	foreign := []string{}
 	for _, o := range r.found.Foreign {
 		foreign = append(foreign, o.ID.String())
@@ -443,11 +455,12 @@ func (r *restoration) printJSON() error {
 		Missing, Newer          []material
 		NotInBackup             []string
 		Foreign                 []string
+		Destroyed               []destroyed
 		WaitingForDeletion      []string
 		Completed, Undone       []string
 		Rotated, Adopted, Saved []string
 	}{
 		r.from, r.sum, r.manifest, r.recorded != "", !r.c.Bool("check"), r.kept, r.found.Proved, materials(r.found.Missing), materials(r.found.Newer),
-		keys(r.found.Unknown), foreign, keys(r.found.Deleting), ids(r.done.Completed), ids(r.done.Dropped), ids(r.done.Rotated), ids(r.done.Adopted), ids(r.done.Postponed),
+		keys(r.found.Unknown), foreign, buried, keys(r.found.Deleting), ids(r.done.Completed), ids(r.done.Dropped), ids(r.done.Rotated), ids(r.done.Adopted), ids(r.done.Postponed),
 	})
 }
