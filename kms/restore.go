@@ -13,7 +13,7 @@ import (
 
 // RestoreOptions say how a copy of a store is made ready to be the store again.
 type RestoreOptions struct {
-	Device   hsm.Device
+	Device   hsm.Inspector
 	Store    Store // the copy: nobody else works on it
 	Found    *Comparison
 	Operator string
@@ -27,6 +27,9 @@ type RestoreOptions struct {
 	// KeepDeletions has keys destroyed when the copy says, even if that is past.
 	KeepDeletions bool
 
+	// SkipFailed goes on where an object of the token is not a key as it should be, lists it in Failed, and leaves it as it is. Otherwise Restore fails.
+	SkipFailed bool
+
 	// Source says in the audit record what was restored.
 	Source map[string]any
 }
@@ -34,6 +37,8 @@ type RestoreOptions struct {
 // Restored is what Restore changed.
 type Restored struct {
 	Completed, Dropped, Rotated, Adopted, Postponed []KeyID
+
+	Failed []MaterialAt // that the token has, and that were not put back or completed
 }
 
 // ErrOtherDeployment means that keys cannot be adopted, because the token holds keys of another deployment.
@@ -55,6 +60,8 @@ type restorer struct {
 //	keys of which the copy knows nothing   are left in the token, or else given to AdoptInto, disabled, under the default policy
 //	a waiting period that ends soon        ends in seven days at the earliest: the deletion may have been cancelled since
 //	uses of materials                      are raised, see raiseUses
+//
+// The token is only read: nothing is made there, and nothing destroyed.
 //
 // Each is recorded, with the restore itself, in the copy; the server takes the records into the audit log.
 func Restore(ctx context.Context, o RestoreOptions) (*Restored, error) {
@@ -104,13 +111,23 @@ func (r *restorer) update(ctx context.Context, name string, key KeyID, account s
 	})
 }
 
-// complete gives a material the Ref of its object, which is there: Generate makes none.
+// complete returns a Ref of the object of a material, which is there, or nil if it failed and is to be skipped.
 func (r *restorer) complete(ctx context.Context, m MaterialAt) (hsm.Ref, error) {
-	ref, err := r.Device.Generate(ctx, m.ID, materialLabel(m.Key, m.N))
+	ref, err := r.Device.Refer(ctx, m.ID)
 	if err != nil {
-		return nil, fmt.Errorf("material %s of key %s: %w", m.ID, m.Key, err)
+		return nil, r.failed(m, err, hsm.ErrNoKey)
 	}
 	return ref, nil
+}
+
+// failed lists a material, if that is wanted and err is of a kind that is about it alone, and otherwise returns err.
+func (r *restorer) failed(m MaterialAt, err, kind error) error {
+	if !r.SkipFailed || !errors.Is(err, kind) {
+		return fmt.Errorf("material %s of key %s: %w", m.ID, m.Key, err)
+	}
+	m.Why = err.Error()
+	r.done.Failed = append(r.done.Failed, m)
+	return nil
 }
 
 func (r *restorer) creations(ctx context.Context) error {
@@ -132,6 +149,14 @@ func (r *restorer) creations(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if ref == nil {
+			// A server would destroy the object with the row. Without a row, and without a tombstone, it stays.
+			if err := r.update(ctx, "DropUnfinishedKey", k.Key, k.Account, nil, func(tx Tx) error { return tx.DeleteKey(k.Key, r.Now) }); err != nil {
+				return err
+			}
+			r.done.Dropped = append(r.done.Dropped, k.Key)
+			continue
+		}
 		err = r.update(ctx, "CompleteUnfinishedKey", k.Key, k.Account, nil, func(tx Tx) error {
 			return errors.Join(tx.SetMaterialRef(k.Materials[0].ID, ref), tx.SetState(k.Key, StateCreating, StateEnabled, time.Time{}))
 		})
@@ -152,6 +177,9 @@ func (r *restorer) rotations(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if ref == nil {
+			continue
+		}
 		err = r.update(ctx, "RestoreKeyMaterial", k.Key, k.Account, parameters{"materialId": k.Materials[0].ID.String()}, func(tx Tx) error {
 			return tx.SetMaterialRef(k.Materials[0].ID, ref)
 		})
@@ -167,12 +195,8 @@ func (r *restorer) rotations(ctx context.Context) error {
 // encrypted under it, and the last one encrypts.
 func (r *restorer) newer(ctx context.Context) error {
 	for _, m := range r.Found.Newer {
-		ref, err := r.complete(ctx, m)
-		if err != nil {
-			return err
-		}
 		var key *Key
-		err = r.Store.View(ctx, func(tx Tx) (err error) {
+		err := r.Store.View(ctx, func(tx Tx) (err error) {
 			key, err = tx.Key(m.Key)
 			return err
 		})
@@ -181,6 +205,13 @@ func (r *restorer) newer(ctx context.Context) error {
 		}
 		if !key.State.visible() || key.pending() != nil {
 			continue // it is being destroyed, or waits for a material that the server makes
+		}
+		ref, err := r.complete(ctx, m)
+		if err != nil {
+			return err
+		}
+		if ref == nil {
+			continue
 		}
 		err = r.update(ctx, "RestoreKeyMaterial", m.Key, key.Account, parameters{"materialId": m.ID.String()}, func(tx Tx) error {
 			added := Material{ID: m.ID, Created: r.Now.UTC().Truncate(time.Millisecond), Reason: RotationOnDemand}
@@ -210,14 +241,23 @@ func (r *restorer) adopt(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			if ref == nil {
+				continue
+			}
 			material := Material{ID: m.ID, Ref: ref, Created: now}
 			if n > 0 {
 				material.Reason = RotationOnDemand
 			}
 			key.Materials = append(key.Materials, material)
 		}
+		if len(key.Materials) < len(k.Materials) {
+			continue // all of a key, or nothing
+		}
 		if err := r.update(ctx, "AdoptKey", k.Key, r.AdoptInto, nil, func(tx Tx) error { return tx.InsertKey(key) }); err != nil {
-			return err
+			if err := r.failed(k.Materials[0], err, ErrConflict); err != nil {
+				return err
+			}
+			continue
 		}
 		r.done.Adopted = append(r.done.Adopted, k.Key)
 	}
@@ -297,7 +337,7 @@ func (r *restorer) record(ctx context.Context) error {
 		return err
 	}
 	p := parameters{"taken": r.Taken.UTC().Format(recordDate), "completedKeys": len(r.done.Completed), "droppedKeys": len(r.done.Dropped),
-		"restoredMaterials": len(r.done.Rotated), "adoptedKeys": len(r.done.Adopted), "postponedDeletions": len(r.done.Postponed),
+		"restoredMaterials": len(r.done.Rotated), "adoptedKeys": len(r.done.Adopted), "postponedDeletions": len(r.done.Postponed), "failedMaterials": len(r.done.Failed),
 		"missingMaterials": len(r.Found.Missing), "keysNotRestored": len(r.Found.Unknown) - len(r.done.Adopted)}
 	for k, v := range r.Source {
 		p[k] = v

@@ -185,6 +185,63 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// faulty makes a Refer of some ids fail.
+type faulty struct {
+	hsm.Inspector
+	err   error
+	fails map[hsm.ID]bool
+}
+
+func (f *faulty) Refer(ctx context.Context, id hsm.ID) (hsm.Ref, error) {
+	if f.fails[id] {
+		return nil, f.err
+	}
+	return f.Inspector.Refer(ctx, id)
+}
+
+// Objects that are no keys as they should be end a restore, or are listed one by one, and stay as they are also when a server runs.
+func TestRestoreSkipsFailed(t *testing.T) {
+	ctx := t.Context()
+	r := newRig(t, nil)
+	rotated := r.newKey().KeyID
+	begun, well := r.creating(true), r.creating(true)
+	db, taken := r.copyOf()
+	second, _ := r.copyOf()
+	must(t, r.rotateOnDemand(rotated))
+	later, fine := r.newKey().KeyID, r.newKey().KeyID
+	found, err := kms.Compare(ctx, token, db)
+	must(t, err)
+	onlyOurs(found, later, fine)
+	bad := &faulty{token, hsm.ErrUnavailable, map[hsm.ID]bool{
+		keyOf(t, r.store, rotated).Materials[1].ID: true, keyOf(t, r.store, begun.String()).Materials[0].ID: true, keyOf(t, r.store, later).Materials[0].ID: true,
+	}}
+	o := kms.RestoreOptions{Device: bad, Store: db, Found: found, Taken: taken, Now: time.Now(), AdoptInto: account, SkipFailed: true}
+	if _, err := kms.Restore(ctx, o); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("of a device that does not answer: %v", err)
+	}
+	bad.err, o.SkipFailed = hsm.ErrNoKey, false
+	if _, err := kms.Restore(ctx, o); !errors.Is(err, hsm.ErrNoKey) {
+		t.Errorf("got %v", err)
+	}
+
+	o.Store, o.SkipFailed = second, true
+	done, err := kms.Restore(ctx, o)
+	must(t, err)
+	if len(done.Failed) != 3 || done.Failed[0].Why == "" || len(done.Completed) != 1 || done.Completed[0] != well || len(done.Dropped) != 1 || done.Dropped[0] != begun ||
+		len(done.Rotated) != 0 || len(done.Adopted) != 1 || done.Adopted[0].String() != fine {
+		t.Errorf("got %+v", done)
+	}
+	s := &rig{t: t, store: second, audit: new(recorder)}
+	s.Service, err = kms.New(ctx, kms.Options{Device: token, Store: second, Audit: s.audit, Log: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	must(t, s.Recover(ctx))
+	for _, id := range []string{rotated, later, fine, begun.String()} {
+		if !inToken(t, id) {
+			t.Errorf("key %s was destroyed", id)
+		}
+	}
+}
+
 // uses returns how many encryptions a store says that were reserved under the first material of a key.
 func uses(t *testing.T, db kms.Store, id string) (n int64) {
 	t.Helper()

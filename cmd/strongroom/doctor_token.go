@@ -51,6 +51,10 @@ func (w *watched) Promises(ctx context.Context, ref hsm.Ref) (string, error) {
 	return watch(ctx, w, func(ctx context.Context) (string, error) { return w.token.Promises(ctx, ref) })
 }
 
+func (w *watched) Refer(ctx context.Context, id hsm.ID) (hsm.Ref, error) {
+	return watch(ctx, w, func(ctx context.Context) (hsm.Ref, error) { return w.token.Refer(ctx, id) })
+}
+
 // examineToken opens the token, in this process, with the PIN.
 func (d *doctor) examineToken(ctx context.Context, p *part) func() {
 	const why = "no key can be used"

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"strongroom/hsm"
 	"strongroom/hsm/pkcs11"
 	"strongroom/kms"
 	"strongroom/kms/audit"
@@ -28,7 +29,7 @@ func restoreCommand() *cli.Command {
 key in it. With --check that is all, and the server may run.
 
 What was changed after the backup is lost: states of keys, policies, grants, aliases, users, access keys that were disabled. Keys and
-the token are not: nothing is destroyed there. Two lists say how backup and token differ, and if one is not empty, --force is
+the token are not: nothing is made or destroyed there. Two lists say how backup and token differ, and if one is not empty, --force is
 needed:
   in the backup, not in the token   keys that were destroyed since, or a token that is not complete: they cannot be used
   in the token, not in the backup   keys that were made since: they stay in the token, unknown to the server, until a later backup is
@@ -238,9 +239,12 @@ func (r *restoration) prepare(db *store.DB) error {
 	var err error
 	r.done, err = kms.Restore(ctx, kms.RestoreOptions{
 		Device: r.token, Store: db, Found: r.found, Operator: operator(), Taken: r.manifest.Taken, Now: r.now,
-		AdoptInto: r.c.String("adopt"), KeepDeletions: r.c.Bool("keep-deletion-dates"),
+		AdoptInto: r.c.String("adopt"), KeepDeletions: r.c.Bool("keep-deletion-dates"), SkipFailed: r.c.Bool("force"),
 		Source: map[string]any{"file": r.from, "sha256": r.sum},
 	})
+	if errors.Is(err, hsm.ErrNoKey) {
+		err = hint(fmt.Errorf("%w; nothing was changed", err), "--force leaves that object in the token as it is, without the store")
+	}
 	return err
 }
 
@@ -346,6 +350,12 @@ func (r *restoration) explain() {
 	list(len(f.Others), "Other objects in the token, which stay there: %d", func(i int) string {
 		return fmt.Sprintf("%s, %s", f.Others[i].ID, printable(f.Others[i].Label))
 	})
+	if r.done != nil {
+		list(len(r.done.Failed), "Objects in the token that are not as a key should be, and were left alone: %d. What was encrypted under them does not open.", func(i int) string {
+			m := r.done.Failed[i]
+			return fmt.Sprintf("key %s, material %d: %s", m.Key, m.N, printable(m.Why))
+		})
+	}
 	list(len(f.Deleting), "Keys that wait for their deletion: %d", func(i int) string {
 		return fmt.Sprintf("key %s, by %s", f.Deleting[i].Key, when(f.Deleting[i].Deletion))
 	})
@@ -452,7 +462,7 @@ func (r *restoration) printJSON() error {
 		Restored                bool
 		OldStore                string `json:",omitempty"`
 		Proved                  int
-		Missing, Newer          []material
+		Missing, Newer, Failed  []material
 		NotInBackup             []string
 		Foreign                 []string
 		Destroyed               []destroyed
@@ -460,7 +470,7 @@ func (r *restoration) printJSON() error {
 		Completed, Undone       []string
 		Rotated, Adopted, Saved []string
 	}{
-		r.from, r.sum, r.manifest, r.recorded != "", !r.c.Bool("check"), r.kept, r.found.Proved, materials(r.found.Missing), materials(r.found.Newer),
+		r.from, r.sum, r.manifest, r.recorded != "", !r.c.Bool("check"), r.kept, r.found.Proved, materials(r.found.Missing), materials(r.found.Newer), materials(r.done.Failed),
 		keys(r.found.Unknown), foreign, buried, keys(r.found.Deleting), ids(r.done.Completed), ids(r.done.Dropped), ids(r.done.Rotated), ids(r.done.Adopted), ids(r.done.Postponed),
 	})
 }

@@ -144,6 +144,54 @@ func (t *Token) Promises(ctx context.Context, b hsm.Ref) (lacks string, err erro
 	return lacks, err
 }
 
+// Refer implements [hsm.Inspector].
+func (t *Token) Refer(ctx context.Context, id hsm.ID) (hsm.Ref, error) {
+	if id == canaryID {
+		return nil, fmt.Errorf("%w: the canary key serves nothing else", hsm.ErrNoKey)
+	}
+	var r ref
+	err := t.alone(ctx, func(s *session) error {
+		there, err := t.called(s, id)
+		switch {
+		case err != nil:
+			return err
+		case len(there.private)+len(there.public) > 0:
+			s.sound = true
+			return fmt.Errorf("%w: the id %v is a signer's", hsm.ErrNoKey, id)
+		case len(there.secret) == 0:
+			if err := t.believe(s); err != nil {
+				return err
+			}
+			s.sound = true
+			return fmt.Errorf("%w: %v", hsm.ErrNoKey, id)
+		case len(there.secret) > 1:
+			s.sound = true
+			return duplicate(id, len(there.secret))
+		}
+		if err := t.verify(s, there.secret[0], promises()); err != nil {
+			return err
+		}
+		if r, err = t.makeRef(s, there.secret[0], id); err == nil {
+			return t.disk.sync() // who made it may have been killed before
+		}
+		if lost(err) {
+			return err
+		}
+		// If it is not the device's fault, it is the object's. Some modules leave an operation active after it has failed, so that is seen on another session.
+		if err := s.pool.renew(s); err != nil {
+			return err
+		}
+		if aerr := t.able(s); aerr != nil {
+			return aerr
+		}
+		return fmt.Errorf("%w: the object %v does not work as a key, while the canary key does (%v)", hsm.ErrNoKey, id, err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.bytes(), nil
+}
+
 var errNothing = errors.New("nothing was read yet")
 
 // only finds the one object of r.

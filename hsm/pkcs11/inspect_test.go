@@ -131,3 +131,63 @@ func TestPromises(t *testing.T) {
 		t.Errorf("a key that may leave the token lacks %q, %v", lacks, err)
 	}
 }
+
+// Refer gives the Ref of a key that is there, and makes and destroys nothing, however little there is of the key.
+func TestRefer(t *testing.T) {
+	f := newFake()
+	f.open(t, Config{})
+	attribute := func(types ...uint) func(id hsm.ID) {
+		return func(id hsm.ID) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			for _, a := range types {
+				f.objects[f.handles(id)[0]].attributes[a] = []byte{0}
+			}
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		change func(id hsm.ID)
+		kind   error
+		text   string
+	}{
+		{"a key", func(hsm.ID) {}, nil, ""},
+		{"half a key", func(id hsm.ID) { f.halveKeys(id) }, hsm.ErrNoKey, "while the canary key does"},
+		{"an interrupted key", attribute(p11.CKA_LOCAL, p11.CKA_ALWAYS_SENSITIVE, p11.CKA_NEVER_EXTRACTABLE), hsm.ErrNoKey, "does not keep what a key must be"},
+		{"two keys", func(id hsm.ID) { f.plant(id, func(map[uint][]byte) {}) }, hsm.ErrNoKey, "2 objects"},
+		{"a broken device", func(hsm.ID) { f.failing(always("C_Encrypt", p11.CKR_DEVICE_ERROR)) }, hsm.ErrUnavailable, "CKR_DEVICE_ERROR"},
+		{"a device that forbids", func(hsm.ID) { f.failing(always("C_Encrypt", p11.CKR_MECHANISM_INVALID)) }, hsm.ErrUnavailable, "CKR_MECHANISM_INVALID"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			token := f.open(t, Config{}) // one that has not used the key
+			id, old := made(t, token)
+			token.keys.forget(id, token.keys.get(id))
+			box := sealed(t, token, old)
+			token.keys.forget(id, token.keys.get(id))
+			c.change(id)
+			count := func() (int, int, int) { return f.count("C_GenerateKey"), f.count("C_DestroyObject"), len(f.objects) }
+			made, destroyed, objects := count()
+			ref, err := token.Refer(t.Context(), id)
+			if m, d, o := count(); m != made || d != destroyed || o != objects {
+				t.Errorf("%d keys were made and %d objects destroyed, and there are %d more", m-made, d-destroyed, o-objects)
+			}
+			f.failing(nil)
+			if c.kind != nil {
+				want(t, err, c.kind, c.text)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := token.Open(t.Context(), ref, nil, box, aad); err != nil || string(got) != "plaintext" {
+				t.Errorf("it opens %q, %v", got, err)
+			}
+		})
+	}
+	token := f.open(t, Config{})
+	signer, _ := madeSigner(t, token)
+	for id, text := range map[hsm.ID]string{signer: "is a signer's", anID(): "holds no such key", canaryID: "the canary"} {
+		_, err := token.Refer(t.Context(), id)
+		want(t, err, hsm.ErrNoKey, text)
+	}
+}
