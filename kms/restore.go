@@ -285,15 +285,16 @@ func (r *restorer) deletions(ctx context.Context) error {
 	return nil
 }
 
-// What raiseUses takes the use of a material to have been since the copy was made: so many times a second, and at least so many. It raises no count above mostUses, three
-// quarters of what a material may be used, at which the server rotates a key by itself and still encrypts.
+// What raiseUses takes the use of a material to have been since the copy was made: so many times a second, and at least so many. It raises no count above mostUses, five
+// eighths of what a material may be used. The server rotates a key by itself at three quarters, so that an old copy does not have it rotate every key at once: each is
+// rotated when it has encrypted another eighth.
 //
 // However wrong that is, it is not too wrong: before the restore no material was used more than 2^31 times, since the server does not let it, and after the restore
 // none is used so often again. Both together are no more than the 2^32 of NIST SP 800-38D, section 8.3. That is so for one restore, and not for one after another.
 const (
 	usesPerSecond = 1000
 	usesAtLeast   = 1 << 24
-	mostUses      = DefaultSealLimit - DefaultSealLimit/4
+	mostUses      = DefaultSealLimit / 8 * 5
 )
 
 // raiseUses raises the counts of uses by what may have been used since the copy was made. A count that is too high has a key rotated early, one that is too low has it

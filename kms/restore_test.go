@@ -258,7 +258,7 @@ func uses(t *testing.T, db kms.Store, id string) (n int64) {
 // A copy does not know what was encrypted since. How much is taken for it grows with its age, rotates a key early rather than late, and takes nothing back.
 func TestRestoreRaisesUses(t *testing.T) {
 	r := newRig(t, nil)
-	fresh, worn, spent := r.newKey().KeyID, r.newKey().KeyID, r.newKey().KeyID
+	fresh, worn, near, spent := r.newKey().KeyID, r.newKey().KeyID, r.newKey().KeyID, r.newKey().KeyID
 	set := func(id string, n int64) {
 		was := uses(t, r.store, id)
 		must(t, r.store.Update(t.Context(), func(tx kms.Tx) error {
@@ -269,9 +269,10 @@ func TestRestoreRaisesUses(t *testing.T) {
 			return tx.SetMaterialUses(k.Materials[0].ID, was, n)
 		}))
 	}
-	const rotated, limit = 3 << 29, 1 << 31
+	const most, rotated, limit = 5 << 28, 3 << 29, 1 << 31
 	set(fresh, 5)
-	set(worn, rotated-10)
+	set(worn, most-10)
+	set(near, rotated-10)
 	set(spent, limit)
 	for _, test := range []struct {
 		age  time.Duration
@@ -280,7 +281,7 @@ func TestRestoreRaisesUses(t *testing.T) {
 		{0, 1<<24 + 5},
 		{time.Hour, 1<<24 + 5}, // 3.6 million are fewer
 		{24 * time.Hour, 86_400_000 + 5},
-		{365 * 24 * time.Hour, rotated},
+		{365 * 24 * time.Hour, most}, // below rotated, so that not every key is rotated at once
 	} {
 		db, _ := r.copyOf()
 		now := time.Now()
@@ -291,8 +292,11 @@ func TestRestoreRaisesUses(t *testing.T) {
 		if got := uses(t, db, fresh); got != test.want {
 			t.Errorf("a copy of %v ago: %d uses, want %d", test.age, got, test.want)
 		}
-		if got := uses(t, db, worn); got != rotated {
+		if got := uses(t, db, worn); got != most {
 			t.Errorf("a copy of %v ago: %d uses of a worn material", test.age, got)
+		}
+		if got := uses(t, db, near); got != rotated-10 {
+			t.Errorf("a copy of %v ago: %d uses of a material that is about to be rotated", test.age, got)
 		}
 		if got := uses(t, db, spent); got != limit {
 			t.Errorf("a copy of %v ago: %d uses of a spent material", test.age, got)
