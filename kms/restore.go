@@ -192,7 +192,7 @@ func (r *restorer) rotations(ctx context.Context) error {
 }
 
 // newer adds the materials that rotations made since, in their order. Where one is missing, those after it are added all the same: each decrypts what was
-// encrypted under it, and the last one encrypts.
+// encrypted under it, and the last one encrypts. What made each rotate is not known: as automatic ones they take nothing of the few that can be had on demand.
 func (r *restorer) newer(ctx context.Context) error {
 	for _, m := range r.Found.Newer {
 		var key *Key
@@ -214,7 +214,7 @@ func (r *restorer) newer(ctx context.Context) error {
 			continue
 		}
 		err = r.update(ctx, "RestoreKeyMaterial", m.Key, key.Account, parameters{"materialId": m.ID.String()}, func(tx Tx) error {
-			added := Material{ID: m.ID, Created: r.Now.UTC().Truncate(time.Millisecond), Reason: RotationOnDemand}
+			added := Material{ID: m.ID, Created: r.Now.UTC().Truncate(time.Millisecond), Reason: RotationAutomatic}
 			return errors.Join(tx.InsertMaterial(m.Key, &added), tx.SetMaterialRef(m.ID, ref))
 		})
 		if err != nil {
@@ -246,7 +246,7 @@ func (r *restorer) adopt(ctx context.Context) error {
 			}
 			material := Material{ID: m.ID, Ref: ref, Created: now}
 			if n > 0 {
-				material.Reason = RotationOnDemand
+				material.Reason = RotationAutomatic
 			}
 			key.Materials = append(key.Materials, material)
 		}

@@ -124,6 +124,7 @@ func TestRestore(t *testing.T) {
 	must(t, r.rotateOnDemand(rotated))
 	since := r.dataKey(rotated)
 	later := r.newKey().KeyID
+	must(t, r.rotateOnDemand(later))
 	late := r.dataKey(later)
 	must(t, token.Destroy(ctx, keyOf(t, r.store, gone).Materials[0].ID))
 
@@ -131,7 +132,7 @@ func TestRestore(t *testing.T) {
 	must(t, err)
 	onlyOurs(found, later)
 	if len(found.Missing) != 1 || found.Missing[0].Key.String() != gone || len(found.Newer) != 1 || found.Newer[0].Key.String() != rotated || found.Newer[0].N != 1 ||
-		len(found.Unknown) != 1 || len(found.Unknown[0].Materials) != 1 || len(found.Creating) != 2 || len(found.Rotating) != 1 || len(found.Deleting) != 1 ||
+		len(found.Unknown) != 1 || len(found.Unknown[0].Materials) != 2 || len(found.Creating) != 2 || len(found.Rotating) != 1 || len(found.Deleting) != 1 ||
 		found.Keys != 5 || found.Proved != 4+1 {
 		t.Fatalf("got %+v", found)
 	}
@@ -150,10 +151,14 @@ func TestRestore(t *testing.T) {
 	if k := keyOf(t, db, doomed); k.State != kms.StatePendingDeletion || k.DeletionDate.Before(now.Add(7*24*time.Hour-time.Second)) {
 		t.Errorf("got %+v", k)
 	}
-	if k := keyOf(t, db, later); k.State != kms.StateDisabled || k.Account != account {
+	if k := keyOf(t, db, later); k.State != kms.StateDisabled || k.Account != account || len(k.Materials) != 2 || k.Materials[1].Reason != kms.RotationAutomatic {
 		t.Errorf("got %+v", k)
 	}
 	if k := keyOf(t, db, rotating); len(k.Materials) != 2 || k.Materials[1].Ref == nil {
+		t.Errorf("got %+v", k)
+	}
+
+	if k := keyOf(t, db, rotated); len(k.Materials) != 2 || k.Materials[1].Reason != kms.RotationAutomatic {
 		t.Errorf("got %+v", k)
 	}
 
@@ -207,6 +212,7 @@ func TestRestoreSkipsFailed(t *testing.T) {
 	begun, well := r.creating(true), r.creating(true)
 	db, taken := r.copyOf()
 	second, _ := r.copyOf()
+	third, _ := r.copyOf()
 	must(t, r.rotateOnDemand(rotated))
 	later, fine := r.newKey().KeyID, r.newKey().KeyID
 	found, err := kms.Compare(ctx, token, db)
@@ -219,7 +225,7 @@ func TestRestoreSkipsFailed(t *testing.T) {
 	if _, err := kms.Restore(ctx, o); !errors.Is(err, hsm.ErrUnavailable) {
 		t.Errorf("of a device that does not answer: %v", err)
 	}
-	bad.err, o.SkipFailed = hsm.ErrNoKey, false
+	bad.err, o.Store, o.SkipFailed = hsm.ErrNoKey, third, false
 	if _, err := kms.Restore(ctx, o); !errors.Is(err, hsm.ErrNoKey) {
 		t.Errorf("got %v", err)
 	}
