@@ -203,12 +203,18 @@ func (r *interruptible) Read(p []byte) (int, error) {
 	return r.from.Read(p)
 }
 
+func (r *restoration) tokenConfig(ctx context.Context) (pkcs11.Config, error) {
+	config, err := r.place.token(ctx)
+	config.SessionCopies = false // what the token keeps is to be proved, and not copies
+	return config, err
+}
+
 // compare opens the token and compares it with the copy.
 func (r *restoration) compare(db *store.DB) error {
 	ctx := r.c.Context
 	log := newLogger(r.c.App.ErrWriter, "warn")
 	hardenProcess(log)
-	config, err := r.place.token(ctx)
+	config, err := r.tokenConfig(ctx)
 	if err != nil {
 		return err
 	}
