@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -28,7 +29,8 @@ func restoreCommand() *cli.Command {
 		Description: `The server must be stopped. The backup is checked first: its sums, its pages, its deployment, and, with the token, which is opened, every
 key in it. With --check that is all, and the server may run.
 
-What was changed after the backup is lost: states of keys, policies, grants, aliases, users, access keys that were disabled. Keys and
+What was changed after the backup is lost: states of keys, policies, grants, aliases, users, access keys that were disabled. What was
+taken away in the store that is there, and comes back, is listed, and --force is needed if there is any, or if that store cannot be read. Keys and
 the token are not: nothing is made or destroyed there. Two lists say how backup and token differ, and if one is not empty, --force is
 needed:
   in the backup, not in the token   keys that were destroyed since, or a token that is not complete: they cannot be used
@@ -42,12 +44,14 @@ A store that is there is replaced only with --replace, and kept beside the new o
 
 Example:  strongroom restore --config /etc/strongroom/strongroom.toml --from strongroom-20260701T120000Z.tar --replace
 
-Exit codes: 0 done, 1 failed and nothing was changed, 2 used wrongly, 3 the token refused the PIN.`,
+Exit codes: 0 done, 1 failed, 2 used wrongly, 3 the token refused the PIN. What fails says whether the new store is in place already;
+until then nothing was changed.`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "restore the backup in `FILE`", TakesFile: true},
 			&cli.BoolFlag{Name: "check", Usage: "only check the backup; change nothing", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "replace", Usage: "put it in the place of the store that is there, which is kept under another name", DisableDefaultText: true},
-			&cli.BoolFlag{Name: "force", Usage: "also if backup and token differ, or the store that is there is of another deployment", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "force", Usage: "also if backup and token differ, or the backup brings back what was taken away since", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "other-deployment", Usage: "also if the store that is there is of another deployment", DisableDefaultText: true},
 			&cli.StringFlag{Name: "adopt", Usage: "give the keys that only the token has to the account of 12 `DIGITS`, disabled"},
 			&cli.BoolFlag{Name: "keep-deletion-dates", Usage: "destroy keys when the backup says, even if that is past", DisableDefaultText: true},
 			jsonFlag(),
@@ -70,7 +74,14 @@ type restoration struct {
 	token    *pkcs11.Token
 	found    *kms.Comparison
 	done     *kms.Restored
-	kept     string // the name of the store that was replaced
+
+	// The store that is there, if any: what the backup brings back that was taken away in it, and why that is not known, which is not fatal; or
+	// its deployment, if that is another.
+	reversals []kms.Reversal
+	unread    error
+	other     string
+
+	kept string // the name of the store that was replaced
 }
 
 func restoreBackup(c *cli.Context) (err error) {
@@ -173,7 +184,11 @@ func (r *restoration) open(path string, write func(io.Reader) error) (*store.DB,
 	if err != nil {
 		return nil, fmt.Errorf("the store in the backup %s: %w", r.from, err)
 	}
-	if err := r.compare(db); err != nil {
+	err = r.compare(db)
+	if err == nil {
+		err = r.compareStores(ctx, db)
+	}
+	if err != nil {
 		return nil, alsoFailed(err, db.Close())
 	}
 	return db, nil
@@ -237,8 +252,12 @@ func (r *restoration) prepare(db *store.DB) error {
 		return hint(fmt.Errorf("%w, so that it cannot be told whose the keys are that only the token has, and none is adopted; nothing was changed", kms.ErrOtherDeployment),
 			"without --adopt they stay in the token as they are")
 	}
+	if r.other != "" && !r.c.Bool("other-deployment") {
+		return hint(fmt.Errorf("the store that is there is of deployment %s, and the backup is of %s; nothing was changed", r.other, r.manifest.Deployment),
+			"is it the right --from, and the right --config? --other-deployment restores it all the same")
+	}
 	if !r.c.Bool("force") {
-		if err := r.refuse(ctx); err != nil {
+		if err := r.refuse(); err != nil {
 			return err
 		}
 	}
@@ -246,7 +265,7 @@ func (r *restoration) prepare(db *store.DB) error {
 	r.done, err = kms.Restore(ctx, kms.RestoreOptions{
 		Device: r.token, Store: db, Found: r.found, Operator: operator(), Taken: r.manifest.Taken, Now: r.now,
 		AdoptInto: r.c.String("adopt"), KeepDeletions: r.c.Bool("keep-deletion-dates"), SkipFailed: r.c.Bool("force"),
-		Source: map[string]any{"file": r.from, "sha256": r.sum},
+		Source: map[string]any{"file": r.from, "sha256": r.sum, "broughtBack": len(r.reversals)},
 	})
 	if errors.Is(err, hsm.ErrNoKey) {
 		err = hint(fmt.Errorf("%w; nothing was changed", err), "--force leaves that object in the token as it is, without the store")
@@ -254,26 +273,45 @@ func (r *restoration) prepare(db *store.DB) error {
 	return err
 }
 
-// refuse returns an error if there is something that the operator has to know first.
-func (r *restoration) refuse(ctx context.Context) error {
-	if old, err := store.Open(ctx, r.place.store); err == nil {
-		var d *kms.Deployment
-		err = old.View(ctx, func(tx kms.Tx) (err error) {
-			d, err = tx.Deployment()
+// compareStores compares the copy with the store that is there, whose sessions and grants may have been taken from somebody since.
+func (r *restoration) compareStores(ctx context.Context, db *store.DB) error {
+	old, err := store.Open(ctx, r.place.store)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = old.View(ctx, func(tx kms.Tx) error {
+			d, err := tx.Deployment()
+			if err == nil && d.ID != r.manifest.Deployment {
+				r.other = d.ID
+			}
 			return err
 		})
-		if cerr := old.Close(); cerr != nil {
-			return cerr
+		if err == nil && r.other == "" {
+			r.reversals, err = kms.Reversals(ctx, old, db, r.now)
 		}
-		if err == nil && d.ID != r.manifest.Deployment {
-			return hint(fmt.Errorf("the store that is there is of deployment %s, and the backup is of %s; nothing was changed", d.ID, r.manifest.Deployment),
-				"--force restores it all the same")
-		}
+		err = alsoFailed(err, old.Close())
 	}
-	if len(r.found.Missing) == 0 && (len(r.found.Unknown) == 0 || r.c.String("adopt") != "") {
+	if err != nil && ctx.Err() == nil {
+		r.unread, err = err, nil
+	}
+	return err
+}
+
+// refuse returns an error if there is something that the operator has to know first.
+func (r *restoration) refuse() error {
+	differ := len(r.found.Missing) > 0 || len(r.found.Unknown) > 0 && r.c.String("adopt") == ""
+	if !differ && len(r.reversals) == 0 && r.unread == nil {
 		return nil
 	}
 	r.explain()
+	if !differ {
+		what := "the backup brings back what was taken away since"
+		if r.unread != nil {
+			what = "what the backup brings back that was taken away since cannot be told"
+		}
+		return hint(errors.New(what+"; nothing was changed"), "--force restores it all the same")
+	}
 	remedy := "--force restores this one all the same"
 	if len(r.found.Foreign) == 0 {
 		remedy += ", and --adopt ACCOUNT takes the keys that only the token has"
@@ -322,7 +360,22 @@ func alsoFailed(err, after error) error {
 // mostListed is how many of a kind are listed for people; --json has them all.
 const mostListed = 20
 
-// explain tells how the backup and the token differ.
+// reversalKinds are the kinds in the order in which people are told of them.
+var reversalKinds = []struct {
+	kind kms.ReversalKind
+	head string
+}{
+	{kms.AccessKeyBack, "Access keys and sessions disabled or deleted"},
+	{kms.PrincipalBack, "Users and roles deleted"},
+	{kms.KeyBack, "Keys disabled, or scheduled for deletion,"},
+	{kms.GrantBack, "Grants revoked or retired"},
+	{kms.KeyPolicyOld, "Key policies changed"},
+	{kms.IdentityPolicyOld, "Identity policies changed"},
+	{kms.KeyTagsOld, "Tags of keys changed"},
+	{kms.PrincipalTagsOld, "Tags of users and roles changed"},
+}
+
+// explain tells how the backup, the token and the store that is there differ.
 func (r *restoration) explain() {
 	list := func(n int, head string, line func(i int) string) {
 		if n == 0 {
@@ -335,6 +388,28 @@ func (r *restoration) explain() {
 		if n > mostListed {
 			note(r.c, "  … and %d more; --json lists all", n-mostListed)
 		}
+	}
+	for _, kind := range reversalKinds {
+		var some []kms.Reversal
+		for _, b := range r.reversals {
+			if b.Kind == kind.kind {
+				some = append(some, b)
+			}
+		}
+		list(len(some), kind.head+" since the backup, and back as before with it: %d", func(i int) string {
+			b := some[i]
+			about := "account " + b.Account
+			if !b.Key.IsZero() {
+				about = "key " + b.Key.String()
+			}
+			if b.Name != "" {
+				about += ", " + printable(b.Name)
+			}
+			return about + ": " + printable(b.Detail)
+		})
+	}
+	if r.unread != nil {
+		note(r.c, "The store that is there cannot be read, so that it is not known what the backup brings back that was taken away since: %v", r.unread)
 	}
 	f := r.found
 	list(len(f.Missing), "Key materials in the backup and not in the token: %d. What was encrypted under them does not open.", func(i int) string {
@@ -429,6 +504,25 @@ func (r *restoration) printJSON() error {
 		Id    string
 		On    time.Time
 	}
+	type reversal struct {
+		What    string
+		Account string
+		KeyId   string `json:",omitempty"`
+		Name    string `json:",omitempty"`
+		Detail  string
+	}
+	brought := []reversal{}
+	for _, b := range r.reversals {
+		v := reversal{string(b.Kind), b.Account, "", b.Name, b.Detail}
+		if !b.Key.IsZero() {
+			v.KeyId = b.Key.String()
+		}
+		brought = append(brought, v)
+	}
+	unread := ""
+	if r.unread != nil {
+		unread = r.unread.Error()
+	}
 	materials := func(all []kms.MaterialAt) []material {
 		list := []material{}
 		for _, m := range all {
@@ -467,6 +561,9 @@ func (r *restoration) printJSON() error {
 		Recorded                bool
 		Restored                bool
 		OldStore                string `json:",omitempty"`
+		OtherDeployment         string `json:",omitempty"`
+		BroughtBack             []reversal
+		NotCompared             string `json:",omitempty"`
 		Proved                  int
 		Missing, Newer, Failed  []material
 		NotInBackup             []string
@@ -476,7 +573,7 @@ func (r *restoration) printJSON() error {
 		Completed, Undone       []string
 		Rotated, Adopted, Saved []string
 	}{
-		r.from, r.sum, r.manifest, r.recorded != "", !r.c.Bool("check"), r.kept, r.found.Proved, materials(r.found.Missing), materials(r.found.Newer), materials(r.done.Failed),
+		r.from, r.sum, r.manifest, r.recorded != "", !r.c.Bool("check"), r.kept, r.other, brought, unread, r.found.Proved, materials(r.found.Missing), materials(r.found.Newer), materials(r.done.Failed),
 		keys(r.found.Unknown), foreign, buried, keys(r.found.Deleting), ids(r.done.Completed), ids(r.done.Dropped), ids(r.done.Rotated), ids(r.done.Adopted), ids(r.done.Postponed),
 	})
 }
