@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -265,6 +266,7 @@ func (d *doctor) examineLeftovers(p *part, served bool) {
 			f.fix = func() error { return os.Remove(path) }
 		}
 	}
+	d.examineReplaced(p, served)
 	path, isSocket := "", false
 	if d.config != nil {
 		path, isSocket = strings.CutPrefix(d.config.Listen, "unix:")
@@ -285,6 +287,30 @@ func (d *doctor) examineLeftovers(p *part, served bool) {
 		f := p.note("leftover", path, "a socket that nobody listens on", "the next start removes it", "rm "+shellQuote(path))
 		f.fix = func() error { return os.Remove(path) }
 	}
+}
+
+// examineReplaced tells of what restore leaves beside the store. All of it may be a store that somebody wants back, so that nothing of it is removed here.
+func (d *doctor) examineReplaced(p *part, served bool) {
+	for _, left := range []struct{ suffix, problem, remedy string }{
+		{".restore", "a copy that a restore which was interrupted was about to put in place", "the next restore removes it"},
+		{".installing", "the old store, or the new one, of a restore that was interrupted in the middle", "the next restore keeps it as .replaced- with its time; until then keep it, too"},
+		{".replaced-*", "a store that was replaced by restore", "keep it as long as something of it may be wanted, and guarded like the store; then remove it"},
+	} {
+		found, _ := filepath.Glob(globQuoted(d.storePath) + left.suffix)
+		for _, path := range found {
+			info, err := os.Lstat(path)
+			side := slices.ContainsFunc([]string{"-wal", "-shm", "-journal"}, func(s string) bool { return strings.HasSuffix(path, s) })
+			if err != nil || !info.Mode().IsRegular() || side || served && left.suffix == ".restore" { // what has claimed the store may be a restore
+				continue
+			}
+			p.note("replaced-store", path, fmt.Sprintf("is %s, last changed on %s", left.problem, when(info.ModTime())), "it holds who could do what then", left.remedy)
+		}
+	}
+}
+
+// globQuoted returns the pattern that path alone matches.
+func globQuoted(path string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
 }
 
 // whoServes returns whether a process has claimed the store, and which.

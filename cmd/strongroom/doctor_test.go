@@ -590,3 +590,32 @@ func TestDoctorOwner(t *testing.T) {
 	e := examination(t, "--dir", dir)
 	e.finds(t, severeError, "file-owner", "chown nobody ")
 }
+
+// What restore leaves beside the store is told of, and left there also by --fix.
+func TestDoctorReplaced(t *testing.T) {
+	dir := patient(t)
+	var left []string
+	for _, suffix := range []string{".restore", ".installing", ".replaced-20260701T120000Z", ".replaced-20260701T120000Z-wal"} {
+		path := filepath.Join(dir, "strongroom.db"+suffix)
+		left = append(left, path)
+		if err := errors.Join(os.WriteFile(path, []byte("x"), 0o600), os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := examination(t, "--dir", dir, "--fix")
+	var told []string
+	for _, f := range e.all("") {
+		if f.Check != "replaced-store" || f.Severity != severeNote {
+			t.Errorf("found %+v", f)
+		}
+		told = append(told, f.Where)
+	}
+	if !slices.Equal(told, left[:3]) || e.Fixed != 0 {
+		t.Errorf("told of %v; %d fixed", told, e.Fixed)
+	}
+	for _, path := range left {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
