@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -141,7 +142,7 @@ func OpenCopy(ctx context.Context, path string) (*DB, error) {
 }
 
 // Install makes the copy, which must be closed, the store. One that was there stays beside it under a name with the time, which Install returns,
-// empty if there was none. At every moment, and whatever interrupts it, the old store or the new one is whole under the store's name; only where the
+// empty if there was none. An error after the exchange says so, and where the old one is. At every moment, and whatever interrupts it, the old store or the new one is whole under the store's name; only where the
 // old one was not closed and cannot be, as when it is damaged, there may be none for a moment, and the old one is under its other name. It refuses while
 // any process has the old store open.
 func (r *Replacement) Install(ctx context.Context, now time.Time) (kept string, err error) {
@@ -167,7 +168,10 @@ func (r *Replacement) Install(ctx context.Context, now time.Time) (kept string, 
 		return "", err
 	}
 	testingOnlyReplaceStep("installed")
-	return kept, syncFile(filepath.Dir(r.path))
+	if err := syncFile(filepath.Dir(r.path)); err != nil {
+		return kept, fmt.Errorf("store: the copy is installed, and the old store is %s, but after a power loss it may be as before: %w", cmp.Or(kept, "none"), err)
+	}
+	return kept, nil
 }
 
 // keepAs returns a name that is free, also with what SQLite would append, for a store that was replaced.
@@ -268,7 +272,7 @@ func (r *Replacement) moveAway(kept string) error {
 		func() error { return os.Rename(r.temp, r.path) },
 	} {
 		if err := step(); err != nil {
-			return fmt.Errorf("store: move %s to %s: %w", r.path, kept, err)
+			return fmt.Errorf("store: move %s to %s, where the old store is if there is none under the first name: %w", r.path, kept, err)
 		}
 	}
 	return nil

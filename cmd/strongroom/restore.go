@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -30,9 +31,9 @@ func restoreCommand() *cli.Command {
 key in it. With --check that is all, and the server may run.
 
 What was changed after the backup is lost: states of keys, policies, grants, aliases, users, access keys that were disabled. What was
-taken away in the store that is there, and comes back, is listed, and --force is needed if there is any, or if that store cannot be read. Keys and
-the token are not: nothing is made or destroyed there. Two lists say how backup and token differ, and if one is not empty, --force is
-needed:
+taken away in the store that is there, and comes back, is listed, and --force is needed if there is any, or if that store cannot be
+read. Keys and the token are not lost: nothing is made or destroyed there. Two lists say how backup and token differ, and if one is not
+empty, --force is needed:
   in the backup, not in the token   keys that were destroyed since, or a token that is not complete: they cannot be used
   in the token, not in the backup   keys that were made since: they stay in the token, unknown to the server, until a later backup is
                                     restored; or --adopt gives them to an account, disabled, under the default policy, unless the token
@@ -44,8 +45,8 @@ A store that is there is replaced only with --replace, and kept beside the new o
 
 Example:  strongroom restore --config /etc/strongroom/strongroom.toml --from strongroom-20260701T120000Z.tar --replace
 
-Exit codes: 0 done, 1 failed, 2 used wrongly, 3 the token refused the PIN. What fails says whether the new store is in place already;
-until then nothing was changed.`,
+Exit codes: 0 done, 1 failed, 2 used wrongly, 3 the token refused the PIN. What fails before the exchange leaves the store as it was;
+what fails in it or after it says where each store is.`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "restore the backup in `FILE`", TakesFile: true},
 			&cli.BoolFlag{Name: "check", Usage: "only check the backup; change nothing", DisableDefaultText: true},
@@ -81,7 +82,8 @@ type restoration struct {
 	unread    error
 	other     string
 
-	kept string // the name of the store that was replaced
+	kept      string // the name of the store that was replaced
+	installed bool   // the copy is the store now
 }
 
 func restoreBackup(c *cli.Context) (err error) {
@@ -107,10 +109,13 @@ func restoreBackup(c *cli.Context) (err error) {
 	if r.token != nil {
 		err = alsoFailed(err, r.token.Close())
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = r.report()
 	}
-	return r.report()
+	if err != nil && r.installed {
+		return fmt.Errorf("the backup is restored, and the store that was there is %s, but: %w", cmp.Or(r.kept, "none"), err)
+	}
+	return err
 }
 
 // check does all that restore does before it changes anything, in a directory of its own.
@@ -159,6 +164,7 @@ func (r *restoration) restore() (err error) {
 		return err
 	}
 	r.kept, err = to.Install(ctx, time.Now())
+	r.installed = err == nil
 	return err
 }
 
@@ -273,7 +279,7 @@ func (r *restoration) prepare(db *store.DB) error {
 	return err
 }
 
-// compareStores compares the copy with the store that is there, whose sessions and grants may have been taken from somebody since.
+// compareStores compares the copy with the store that is there, where something may have been taken from somebody since.
 func (r *restoration) compareStores(ctx context.Context, db *store.DB) error {
 	old, err := store.Open(ctx, r.place.store)
 	if errors.Is(err, fs.ErrNotExist) {
