@@ -19,6 +19,7 @@ import (
 // A Pool is safe for concurrent use.
 type Pool struct {
 	source Source
+	room   func() int
 	ctx    context.Context // of searches
 	stop   context.CancelFunc
 	runs   sync.WaitGroup
@@ -27,6 +28,7 @@ type Pool struct {
 	work    *sync.Cond // something has changed that runners wait for
 	shelves []*shelf   // by Spec; nil for none
 	lines   []*line    // who waits, by principal, in the order of their turns
+	crowded bool       // a search looks again for room soon
 	closed  bool
 	turned  time.Time     // when takers of all shelves last became those of the minute before
 	resume  time.Time     // before that nothing is made ahead, because that failed
@@ -62,8 +64,12 @@ type PoolOptions struct {
 	// Sizes is how many pairs of each spec there are to be. Of others there are none.
 	Sizes map[Spec]int
 
-	// Searches is how many pairs are made at once, at least one: one for each processor. One more may be that is Overdue.
+	// Searches is how many pairs are made at once, at least one. One more may be that is Overdue.
 	Searches int
+
+	// Room returns how many pairs may be made at once now, so that one that is not begun for want of room is begun soon after there is some. It must return
+	// at once. Default: Searches.
+	Room func() int
 
 	// Memory returns zeroed memory for the private keys that are ready, as much as [PoolSize] says, which the pool wipes and does not give back. Default: memory of Go.
 	Memory func(size int) []byte
@@ -79,6 +85,9 @@ const (
 	// take a second or two, before a search is Overdue.
 	unheard = 100 * time.Millisecond
 	starved = 5 * time.Second
+
+	// crowded is how long a search that there was no room for waits before it looks again.
+	crowded = 250 * time.Millisecond
 
 	// Nothing is made ahead for a while after that failed, longer each time.
 	pauseMin, pauseMax = time.Second, time.Minute
@@ -145,7 +154,11 @@ func PoolSize(sizes map[Spec]int) int {
 
 // NewPool returns a pool that begins to fill. It has to be closed.
 func NewPool(o PoolOptions) *Pool {
-	p := &Pool{source: o.Source, shelves: make([]*shelf, len(table)), lines: []*line{{kept: true}}, turned: time.Now()}
+	o.Searches = max(1, o.Searches)
+	if o.Room == nil {
+		o.Room = func() int { return o.Searches }
+	}
+	p := &Pool{source: o.Source, room: o.Room, shelves: make([]*shelf, len(table)), lines: []*line{{kept: true}}, turned: time.Now()}
 	p.work = sync.NewCond(&p.mu)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	if o.Memory == nil {
@@ -164,7 +177,7 @@ func NewPool(o PoolOptions) *Pool {
 		}
 		p.shelves[s] = sh
 	}
-	for range max(1, o.Searches) {
+	for range o.Searches {
 		p.runs.Go(func() { p.run(p.next) })
 	}
 	p.runs.Go(func() { p.run(p.overdue) })

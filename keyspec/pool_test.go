@@ -204,6 +204,33 @@ func TestPoolWantedBesideAhead(t *testing.T) {
 	})
 }
 
+// While there is less room, fewer are made at once.
+func TestPoolRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mint{takes: time.Second}
+		var room atomic.Int64
+		room.Store(1)
+		p := keyspec.NewPool(keyspec.PoolOptions{
+			Source: m, Sizes: map[keyspec.Spec]int{keyspec.RSA2048: 100}, Searches: 4, Room: func() int { return int(room.Load()) },
+		})
+		defer p.Close()
+		time.Sleep(10*time.Second + time.Second/2)
+		if n, most := m.made.Load(), m.most.Load(); n != 10 || most != 1 {
+			t.Errorf("with room for one, %d were made, %d at once", n, most)
+		}
+		room.Store(4)
+		time.Sleep(10 * time.Second)
+		if n := m.made.Load(); n < 45 || n > 50 || m.most.Load() != 4 {
+			t.Errorf("with room for four, %d were made after that, %d at once", n-10, m.most.Load())
+		}
+		room.Store(0)
+		time.Sleep(10 * time.Second)
+		if n := m.made.Load(); n < 50 {
+			t.Errorf("without room nothing is made: %d", n)
+		}
+	})
+}
+
 func TestPoolStarved(t *testing.T) {
 	withPool(t, time.Second, nil, 2, func(r poolRig) {
 		r.starve.Store(true)

@@ -8,10 +8,23 @@ import (
 // next waits for the next search for one of those that make what is Wanted and, while all that is in the making, what is to be there Ahead.
 func (p *Pool) next() (*search, bool) {
 	return p.wait(func() (*shelf, Urgency) {
-		if sh := p.wanting(); sh != nil {
-			return sh, Wanted
+		sh, u := p.wanting(), Wanted
+		if sh == nil {
+			sh, u = p.lacking(), Ahead
 		}
-		return p.lacking(), Ahead
+		if sh != nil && p.running() >= max(1, p.room()) {
+			if !p.crowded {
+				p.crowded = true
+				time.AfterFunc(crowded, func() {
+					p.mu.Lock()
+					defer p.mu.Unlock()
+					p.crowded = false
+					p.work.Broadcast()
+				})
+			}
+			return nil, u
+		}
+		return sh, u
 	})
 }
 
@@ -36,6 +49,17 @@ func (p *Pool) wait(choose func() (*shelf, Urgency)) (*search, bool) {
 }
 
 // The caller of what follows holds the lock.
+
+// running returns how many searches are in progress but for those that are Overdue.
+func (p *Pool) running() int {
+	n := 0
+	for _, sh := range p.shelves {
+		if sh != nil {
+			n += len(sh.searches) - sh.count(Overdue)
+		}
+	}
+	return n
+}
 
 // wanting returns the shelf of the first in turn for which there is no search in progress, or nil.
 func (p *Pool) wanting() *shelf {

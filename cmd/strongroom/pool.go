@@ -87,7 +87,7 @@ func newPairPool(log *slog.Logger, c PoolConfig) *pairPool {
 		Log:       log,
 	})}
 	p.Pool = keyspec.NewPool(keyspec.PoolOptions{
-		Source: p.processes, Sizes: c.sizes(), Searches: c[poolProcesses],
+		Source: p.processes, Sizes: c.sizes(), Searches: c[poolProcesses], Room: p.processes.Room,
 		Memory: func(size int) []byte {
 			p.memory = lockedMemory(log, size)
 			return p.memory

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -82,14 +83,24 @@ func harden() error {
 	return nil
 }
 
-// steadyNice is about a tenth of what an ordinary process has, where both want a processor.
-const steadyNice = 10
+// steadyNice is about a tenth of what an ordinary process has, where both want a processor. idleNice has the time of a search counted as that of a nice
+// process, by which [Processes.Room] and others tell it from other work.
+const (
+	steadyNice = 10
+	idleNice   = 19
+)
 
-// stepBack puts all threads of the process behind those of others. Entering either class needs no privilege; leaving it does.
+// slice is the longest that there is. It is not for itself that a search wants it, but for others: since Linux 6.12, what wakes up and wants a shorter one
+// need not wait for the end of that which runs. SCHED_IDLE makes a thread give way to those of its own control group (or session, sched(7), "The autogroup
+// feature") only; the group gives way to others, as to the kernel's threads that a sync to disk waits for, by the slices of its threads.
+const slice = 100 * time.Millisecond
+
+// stepBack puts all threads of the process behind those of others. Entering either class needs no privilege; leaving it does. The slice stays when the policy
+// becomes SCHED_IDLE, with which it cannot be set.
 func stepBack(k class) error {
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}
-	if k == steady {
-		attr.Policy, attr.Nice = unix.SCHED_BATCH, steadyNice
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Nice: steadyNice, Runtime: uint64(slice)}
+	if k == idle {
+		attr.Nice = idleNice
 	}
 	// A thread begins with the class of the one that makes it, so that when all have been seen, there will be no other.
 	seen := make(map[int]bool)
@@ -105,7 +116,11 @@ func stepBack(k class) error {
 				continue
 			}
 			seen[tid], again = true, true
-			if err := unix.SchedSetAttr(tid, &attr, 0); err != nil && err != unix.ESRCH {
+			err = unix.SchedSetAttr(tid, &attr, 0)
+			if k == idle && err == nil {
+				err = unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
+			}
+			if err != nil && err != unix.ESRCH {
 				// A filter of system calls may allow this one only.
 				if unix.Setpriority(unix.PRIO_PROCESS, tid, 19) != nil {
 					return err

@@ -25,7 +25,7 @@ import (
 
 // A Config says how many processes there are.
 type Config struct {
-	// Processes is how many searches there are at a time. 0 is one for each processor. One more is for what is overdue.
+	// Processes is how many searches there are at a time, see [Processes.Room]. 0 is one for each processor. One more is for what is overdue.
 	Processes int
 
 	// Args start a process: a program that calls [Main] when it finds itself started with [Argument]. The name of a class is appended. Default: this program
@@ -47,6 +47,8 @@ type Processes struct {
 	log     *slog.Logger
 	spawner *spawner
 	seats   map[class]chan *seat // those that are free
+
+	gauge gauge
 
 	running atomic.Int64
 	ended   atomic.Int64
