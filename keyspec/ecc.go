@@ -60,7 +60,7 @@ var publicKeyTag = asn1.Tag(1).ContextSpecific().Constructed()
 // as in RFC 5915, Section 3, with the public key and without the parameters. The RFC wants those as well, but inside PKCS #8
 // they would repeat the AlgorithmIdentifier, and neither OpenSSL nor crypto/x509 writes them.
 func (k ecKeys) encodePrivate(d, point []byte) ([]byte, error) {
-	return der(len(d)+len(point)+32, func(b *cryptobyte.Builder) {
+	return der(k.room(), func(b *cryptobyte.Builder) {
 		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			b.AddASN1Uint64(1)
 			b.AddASN1OctetString(d)
@@ -70,6 +70,9 @@ func (k ecKeys) encodePrivate(d, point []byte) ([]byte, error) {
 		})
 	})
 }
+
+// room: the scalar, the point and its form, and the headers of all.
+func (k ecKeys) room() int { return k.size + 1 + 2*k.size + 32 }
 
 // nist is a curve of NIST SP 800-186, Section 3.2.1. Keys are made by crypto/ecdh rather than crypto/ecdsa because it gives
 // them as bytes, not as big integers, and leaves fewer copies; how they are drawn is the same. Signatures are crypto/ecdsa's.
@@ -162,6 +165,8 @@ func (k ed25519Keys) generate() (public, private []byte, err error) {
 	rand.Read(seed)
 	key := ed25519.NewKeyFromSeed(seed)
 	defer clear(key)
-	private, err = der(len(seed)+2, func(b *cryptobyte.Builder) { b.AddASN1OctetString(seed) })
+	private, err = der(k.room(), func(b *cryptobyte.Builder) { b.AddASN1OctetString(seed) })
 	return []byte(key.Public().(ed25519.PublicKey)), private, err
 }
+
+func (ed25519Keys) room() int { return ed25519.SeedSize + 2 }

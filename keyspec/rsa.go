@@ -63,10 +63,9 @@ func (k rsaKeys) encodePublic(pub *rsa.PublicKey) ([]byte, error) {
 //	    coefficient       INTEGER   -- (inverse of q) mod p
 //	}
 //
-// as in RFC 8017, Appendix A.1.2. Two numbers are as long as the modulus and five half as long; 80 bytes are more than enough
-// for the headers and the signs of all, the version and e.
+// as in RFC 8017, Appendix A.1.2.
 func (k rsaKeys) encodePrivate(key *rsa.PrivateKey) ([]byte, error) {
-	return der(k.bits/8*2+k.bits/16*5+80, func(b *cryptobyte.Builder) {
+	return der(k.room(), func(b *cryptobyte.Builder) {
 		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			b.AddASN1Uint64(0)
 			b.AddASN1BigInt(key.N)
@@ -77,6 +76,10 @@ func (k rsaKeys) encodePrivate(key *rsa.PrivateKey) ([]byte, error) {
 		})
 	})
 }
+
+// room: two numbers are as long as the modulus and five half as long; 80 bytes are more than enough for the headers and the signs
+// of all, the version and e.
+func (k rsaKeys) room() int { return k.bits/8*2 + k.bits/16*5 + 80 }
 
 // addSecret writes x, which is not negative, as an INTEGER: like AddASN1BigInt, except that its own copy is wiped. The length
 // is the shortest that leaves a zero bit in front for the sign, as DER wants it (X.690, Section 8.3.2).

@@ -60,6 +60,9 @@ type family interface {
 	// generate makes a pair. The caller wipes private.
 	generate() (public, private []byte, err error)
 
+	// room returns how many bytes private may have, at most.
+	room() int
+
 	// prove returns nil if the two are strictly encoded, belong together and work. It keeps neither.
 	prove(public, private []byte) error
 }

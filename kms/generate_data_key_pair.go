@@ -136,8 +136,8 @@ func (s *Service) dataKeyPair(ctx context.Context, who Caller, action string, re
 
 var errNoSM2 = errorf(Unsupported, "KeySpec SM2 is not supported in this Region")
 
-// makePair makes a pair. A search for primes waits for its turn and, once begun, cannot be interrupted, so a caller who went away is noticed
-// before it.
+// makePair makes a pair, or has one made. A search for primes here waits for its turn and, once begun, cannot be interrupted, so a caller who went
+// away is noticed before it.
 func (s *Service) makePair(ctx context.Context, who Caller, spec keyspec.Spec) (*keyspec.Pair, error) {
 	if spec.SearchesPrimes() {
 		leave, err := s.searches.enter(who.owner())
@@ -145,6 +145,15 @@ func (s *Service) makePair(ctx context.Context, who Caller, spec keyspec.Spec) (
 			return nil, err
 		}
 		defer leave()
+	}
+	if s.pairs != nil {
+		pair, err := s.pairs.Get(ctx, who.owner(), spec)
+		if err != nil {
+			return nil, fmt.Errorf("get a %s pair: %w", spec, err)
+		}
+		return pair, nil
+	}
+	if spec.SearchesPrimes() {
 		select {
 		case s.primes <- struct{}{}:
 			defer func() { <-s.primes }()

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"strongroom/hsm"
+	"strongroom/keyspec"
 	"strongroom/kms/attest"
 )
 
@@ -48,8 +49,17 @@ type Options struct {
 	// are as long as they may be. Zero means 10,000.
 	CachedKeys int
 
+	// Pairs gives out the data key pairs. Nil means that each request makes its own.
+	Pairs Pairs
+
 	// SealLimit is how many ciphertexts are made under one key material, less than 2^32. Zero means DefaultSealLimit.
 	SealLimit int64
+}
+
+// Pairs gives out data key pairs, each once, to principals by their ARNs. It is safe for concurrent use.
+type Pairs interface {
+	// Get returns a pair, which the caller wipes, or an error if ctx ends before there is one.
+	Get(ctx context.Context, principal string, s keyspec.Spec) (*keyspec.Pair, error)
 }
 
 // A Service answers the operations of the AWS KMS API for one deployment. It is safe for concurrent use.
@@ -76,7 +86,9 @@ type Service struct {
 	start        time.Time
 	trustedUntil atomic.Int64
 
-	// primes bounds how many searches for RSA primes run at once: more than one a core would only make each caller wait longer.
+	// primes bounds how many searches for RSA primes run here at once: more than one a core would only make each caller wait longer. It is for
+	// services without pairs.
+	pairs    Pairs
 	primes   chan struct{}
 	searches searches
 
@@ -137,6 +149,7 @@ func newService(ctx context.Context, o Options) (*Service, error) {
 		device:      o.Device,
 		store:       o.Store,
 		audit:       o.Audit,
+		pairs:       o.Pairs,
 		log:         o.Log,
 		attestation: o.Attestation,
 		sm2:         !o.SM2Off,

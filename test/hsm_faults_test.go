@@ -49,7 +49,10 @@ func script(t testing.TB, rig fault.Rig, lines ...string) {
 }
 
 // workers returns the processes in which a server has its PKCS#11 library.
-func (s *server) workers(t testing.TB) (pids []int) {
+func (s *server) workers(t testing.TB) []int { return s.children(t, "hsm-worker") }
+
+// children returns the processes of a server that were started with an argument.
+func (s *server) children(t testing.TB, argument string) (pids []int) {
 	t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -61,7 +64,8 @@ func (s *server) workers(t testing.TB) (pids []int) {
 			continue // it has ended
 		}
 		after := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // state, parent, …
-		if after[1] == strconv.Itoa(s.cmd.Process.Pid) {
+		line, _ := os.ReadFile(filepath.Join(filepath.Dir(name), "cmdline"))
+		if after[1] == strconv.Itoa(s.cmd.Process.Pid) && slices.Contains(strings.Split(string(line), "\x00"), argument) {
 			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
 			pids = append(pids, pid)
 		}
@@ -334,10 +338,16 @@ func TestWorkersKilled(t *testing.T) {
 		t.Error("there are no workers")
 	}
 	s.kill(t)
+	mustEnd(t, pids)
+}
+
+// mustEnd fails the test if one of the processes of a server that was killed goes on.
+func mustEnd(t *testing.T, pids []int) {
+	t.Helper()
 	time.Sleep(100 * time.Millisecond)
 	for _, pid := range pids {
 		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !bytes.Contains(b, []byte(") Z ")) {
-			t.Errorf("worker %d has outlived its server", pid)
+			t.Errorf("process %d has outlived its server", pid)
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 // and say why.
 var imports = map[string]string{
 	"keyspec":               "",
+	"keyspec/search":        "keyspec",
 	"hsm":                   "",
 	"hsm/pkcs11":            "hsm",
 	"hsm/worker":            "hsm hsm/pkcs11",
@@ -29,7 +30,7 @@ var imports = map[string]string{
 	"store":                 "hsm kms",
 	"softhsm":               "hsm/pkcs11",
 	"softhsm/fault":         "",
-	"cmd/strongroom":        "awsapi hsm hsm/pkcs11 hsm/worker keyspec kms kms/attest kms/attest/attesttest kms/audit kms/policy softhsm store",
+	"cmd/strongroom":        "awsapi hsm hsm/pkcs11 hsm/worker keyspec keyspec/search kms kms/attest kms/attest/attesttest kms/audit kms/policy softhsm store",
 	"test/bench":            "softhsm",
 	"test/tokens":           "hsm/pkcs11",
 }
@@ -49,7 +50,7 @@ var modules = map[string]string{
 	"github.com/aws/aws-sdk-go-v2":            "cmd/strongroom test/bench",
 	"github.com/aws/smithy-go":                "cmd/strongroom test/bench",
 	"golang.org/x/crypto":                     "keyspec",
-	"golang.org/x/sys":                        "cmd/strongroom hsm/pkcs11 hsm/worker kms/audit store",
+	"golang.org/x/sys":                        "cmd/strongroom hsm/pkcs11 hsm/worker keyspec/search kms/audit store",
 	"golang.org/x/term":                       "cmd/strongroom",
 	"golang.org/x/sync":                       "cmd/strongroom",
 }
@@ -61,8 +62,8 @@ var kept = map[string]string{
 	"unsafe":       "hsm/pkcs11",
 	"database/sql": "store",
 	"net/http":     "awsapi cmd/strongroom test/bench",
-	"os/exec":      "cmd/strongroom hsm/worker softhsm/fault test/bench test/tokens",
-	"os":           "cmd/strongroom hsm/pkcs11 hsm/worker kms/audit softhsm softhsm/fault store test/bench test/tokens",
+	"os/exec":      "cmd/strongroom hsm/worker keyspec/search softhsm/fault test/bench test/tokens",
+	"os":           "cmd/strongroom hsm/pkcs11 hsm/worker keyspec/search kms/audit softhsm softhsm/fault store test/bench test/tokens",
 }
 
 func TestImports(t *testing.T) {

@@ -76,6 +76,12 @@ module = %[2]q
 init_args = %[3]q
 token_label = %[4]q
 pin_file = "%[1]s/nss/password"
+[pool]
+rsa_2048 = 0
+rsa_3072 = 0
+rsa_4096 = 0
+ecc_nist_p384 = 0
+ecc_nist_p521 = 0
 `, dir, token.Module, token.InitArgs, token.Label)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err

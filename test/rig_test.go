@@ -143,12 +143,12 @@ func (b *buffer) String() string {
 const patience = time.Minute
 
 // launch starts the server and does not wait for anything.
-func launch(dir string) (*server, error) {
+func launch(dir string, flags ...string) (*server, error) {
 	args, err := kind.command(dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &server{dir: dir, cmd: exec.Command(program, args...)}
+	s := &server{dir: dir, cmd: exec.Command(program, append(args, flags...)...)}
 	s.cmd.Stderr = &s.log
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
@@ -166,9 +166,9 @@ func launch(dir string) (*server, error) {
 }
 
 // start returns a server on dir that answers. It is stopped at the end of the test, and the test fails if it does not end as it should.
-func start(t testing.TB, dir string) *server {
+func start(t testing.TB, dir string, flags ...string) *server {
 	t.Helper()
-	s, err := startIn(dir)
+	s, err := startIn(dir, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,12 +180,12 @@ func start(t testing.TB, dir string) *server {
 	return s
 }
 
-func startIn(dir string) (*server, error) {
+func startIn(dir string, flags ...string) (*server, error) {
 	// Of an earlier server that was killed. This one removes it too, but perhaps later than we look.
 	if err := os.Remove(filepath.Join(dir, "env")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	s, err := launch(dir)
+	s, err := launch(dir, flags...)
 	if err != nil {
 		return nil, err
 	}

@@ -53,6 +53,7 @@ type Config struct {
 	Audit       AuditConfig       `toml:"audit"`
 	Limits      LimitsConfig      `toml:"limits"`
 	Attestation AttestationConfig `toml:"attestation"`
+	Pool        PoolConfig        `toml:"pool"`
 }
 
 // TLSConfig names the server's certificate. Both files are read again when they change.
@@ -184,6 +185,7 @@ func (c *Config) rig(ctx context.Context) (rigOptions, error) {
 	attestation, err := c.Attestation.options(ctx)
 	return rigOptions{
 		store: c.Store, token: c.HSM.workers(ctx), sm2: c.SM2 == nil || *c.SM2, audit: c.Audit, limits: c.Limits.limits(), attestation: attestation,
+		pool: c.Pool,
 	}, err
 }
 
@@ -213,6 +215,7 @@ func readConfig(ctx context.Context, path string) (c *Config, faults []string, e
 		Audit:       defaultAudit,
 		Limits:      limitsConfig(kms.DefaultLimits),
 		Attestation: defaultAttestation(),
+		Pool:        defaultPool(),
 	}
 	meta, err := toml.DecodeFile(path, c)
 	if err != nil {
@@ -364,6 +367,7 @@ func (c *Config) check(ctx context.Context) []string {
 			fault(l.key, "%v is neither 0, for no limit, nor from %v to %.0f requests a second", l.value, least, most)
 		}
 	}
+	c.Pool.check(fault)
 	return append(faults, c.Attestation.check(ctx)...)
 }
 

@@ -45,6 +45,7 @@ Example:  strongroom dev --dir ./rig &
 			&cli.StringFlag{Name: "dir", Usage: "keep everything in `DIR`"},
 			&cli.StringFlag{Name: "listen", Usage: "answer on `ADDRESS`, which must be loopback; port 0 takes a free one", Value: "127.0.0.1:0"},
 			&cli.StringFlag{Name: "metrics", Usage: "answer GET /metrics on `ADDRESS` too, likewise"},
+			&cli.IntFlag{Name: "pool", Usage: "have `N` RSA key pairs of each size ready before anybody asks"},
 			&cli.StringFlag{Name: "log-level", Usage: "`LEVEL` of the log: debug, info, warn or error", Value: "warn"},
 			jsonFlag(),
 		},
@@ -70,10 +71,13 @@ Example:  strongroom dev --dir ./rig &
 			if !slices.Contains(logLevels, c.String("log-level")) {
 				return misuse("--log-level %q is none of %s", c.String("log-level"), strings.Join(logLevels, ", "))
 			}
+			if n := c.Int("pool"); n < 0 || n > maxPool {
+				return misuse("--pool %d is not from 0 to %d", n, maxPool)
+			}
 			log := newLogger(c.App.ErrWriter, c.String("log-level"))
 			hardenProcess(log)
 			tuneRuntime()
-			return runDev(c.Context, log, c.String("dir"), c.String("listen"), c.String("metrics"), func(d *devRig) error {
+			return runDev(c.Context, log, c.String("dir"), c.String("listen"), c.String("metrics"), devPool(c.Int("pool")), func(d *devRig) error {
 				if c.Bool("json") {
 					about := map[string]string{"endpoint": d.endpoint, "env": d.envFile(), "account": defaultAccount, "region": devRegion}
 					if d.metrics != "" {
@@ -115,7 +119,7 @@ func (d *devRig) tokenDir() string        { return filepath.Join(d.dir, "softhsm
 func (d *devRig) credentialsFile() string { return filepath.Join(d.dir, "credentials.json") }
 
 // runDev serves the rig in dir until ctx ends. It calls ready once requests are answered and DIR/env is there.
-func runDev(ctx context.Context, log *slog.Logger, dir, address, metrics string, ready func(*devRig) error) error {
+func runDev(ctx context.Context, log *slog.Logger, dir, address, metrics string, pool PoolConfig, ready func(*devRig) error) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
@@ -134,7 +138,7 @@ func runDev(ctx context.Context, log *slog.Logger, dir, address, metrics string,
 	if err := os.Remove(d.envFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	r, err := d.open(ctx, log)
+	r, err := d.open(ctx, log, pool)
 	if err != nil {
 		return err
 	}
@@ -169,7 +173,7 @@ func runDev(ctx context.Context, log *slog.Logger, dir, address, metrics string,
 }
 
 // open finds or makes the token, the store and the access key, and opens them. Every step may have been interrupted in an earlier start.
-func (d *devRig) open(ctx context.Context, log *slog.Logger) (*rig, error) {
+func (d *devRig) open(ctx context.Context, log *slog.Logger, pool PoolConfig) (*rig, error) {
 	token, err := softhsm.New(ctx, d.tokenDir())
 	if err != nil {
 		return nil, err
@@ -183,6 +187,7 @@ func (d *devRig) open(ctx context.Context, log *slog.Logger) (*rig, error) {
 	}
 	o := rigOptions{
 		store: d.storeURL(), token: workerConfig(token, defaultHSM), sm2: true, audit: defaultAudit, limits: kms.DefaultLimits, attestation: attestation,
+		pool: pool,
 	}
 	o.audit.Dir = d.auditDir()
 	var r *rig

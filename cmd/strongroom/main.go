@@ -16,6 +16,7 @@ import (
 
 	"strongroom/hsm/pkcs11"
 	"strongroom/hsm/worker"
+	"strongroom/keyspec/search"
 	"strongroom/kms"
 )
 
@@ -30,6 +31,9 @@ const (
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == worker.Argument {
 		os.Exit(worker.Main())
+	}
+	if len(os.Args) == 3 && os.Args[1] == search.Argument {
+		os.Exit(search.Main(os.Args[2]))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -33,6 +33,7 @@ func (r *rig) samplers() []sampler {
 		processSamples(time.Now()),
 		readySamples(r.service.Parts()),
 		r.deviceSamples,
+		r.poolSamples,
 		requestSamples(r.counts),
 		budgetSamples(r.service.SealBudget),
 		r.auditSamples,

@@ -13,7 +13,8 @@ func serveCommand() *cli.Command {
 		Usage:        "answer requests, until it is told to stop",
 		Description: `Serves the deployment that init made. It makes nothing itself but the audit log: a missing store, a token without this
 deployment's keys and a wrong PIN are errors, and a PIN is tried once: one that was refused is not tried again at the
-next start either. The PKCS#11 module runs in worker processes, which are replaced when they hang, crash or lose the token. SIGTERM and SIGINT let the requests in flight
+next start either. The PKCS#11 module runs in worker processes, which are replaced when they hang, crash or lose the token. Key pairs are made ahead of
+demand by processes that give way to all other work. SIGTERM and SIGINT let the requests in flight
 finish and end it with exit code 0. SIGHUP begins the next file of the audit log, so that the one before can be moved away.
 
 GET /healthz says that the process lives; GET /readyz that the store answers, the audit log can be written, and the token encrypts

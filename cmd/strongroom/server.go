@@ -49,6 +49,7 @@ type rig struct {
 	token   token
 	audit   *audit.Log
 	service *kms.Service
+	pool    *pairPool
 	metrics net.Listener   // where metrics are answered, or nil
 	counts  *awsapi.Counts // of requests
 
@@ -63,6 +64,7 @@ type rigOptions struct {
 	sm2    bool
 	audit  AuditConfig
 	limits kms.Limits
+	pool   PoolConfig
 
 	attestation attest.Options
 }
@@ -135,8 +137,9 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 		return fmt.Errorf("attestation: %w", err)
 	}
 	reportAnchors(r.log, o.attestation)
+	r.pool = newPairPool(r.log, o.pool)
 	r.service, err = kms.New(ctx, kms.Options{
-		Device: r.token, Store: r.store, Audit: r.audit, Log: r.log, Limits: &o.limits, Attestation: attestation, SM2Off: !o.sm2,
+		Device: r.token, Store: r.store, Audit: r.audit, Log: r.log, Limits: &o.limits, Attestation: attestation, SM2Off: !o.sm2, Pairs: r.pool,
 	})
 	if err != nil {
 		return err
@@ -227,6 +230,9 @@ func checkToken(ctx context.Context, log *slog.Logger, token token, db *store.DB
 func (r *rig) close() {
 	if r.metrics != nil {
 		r.metrics.Close() // unless serve did
+	}
+	if r.pool != nil {
+		r.pool.close()
 	}
 	if r.audit != nil {
 		if err := r.audit.Close(); err != nil {

@@ -38,6 +38,17 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == bareArg {
+		n, err := strconv.Atoi(os.Args[2])
+		if err == nil {
+			err = makeBare(n)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench: bare key generation:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	plan, err := parsePlan(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return
@@ -126,7 +137,8 @@ func run(ctx context.Context, p *plan, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	if len(ops) == 0 {
+	pairs := p.ops.MatchString(fullRow) || p.ops.MatchString(cpuRow) || p.ops.MatchString(besideRow)
+	if len(ops) == 0 && !pairs {
 		return fmt.Errorf("no operation matches %q", p.ops)
 	}
 	r := report{CPUs: runtime.NumCPU(), Go: runtime.Version(), Seconds: p.seconds, RSSBefore: full.rss()}
@@ -146,6 +158,13 @@ func run(ctx context.Context, p *plan, out io.Writer) (err error) {
 		}
 	}
 	r.RSSAfter = full.rss()
+	if pairs {
+		// The other servers have nothing to do meanwhile.
+		r.Pairs, err = measurePairs(ctx, program, dir, p.ops, max(3*time.Second, time.Duration(p.seconds*float64(time.Second))))
+		if err != nil {
+			return err
+		}
+	}
 	if p.json {
 		e := json.NewEncoder(out)
 		e.SetIndent("", "  ")
@@ -159,6 +178,7 @@ func run(ctx context.Context, p *plan, out io.Writer) (err error) {
 type server struct {
 	cmd     *exec.Cmd
 	address string
+	metrics string // URL, or empty
 }
 
 // start starts a program and waits for the one line, or JSON object, that it prints when it answers.
@@ -180,13 +200,15 @@ func start(cmd *exec.Cmd, ready func(*bufio.Reader) (address string, err error))
 }
 
 // startDev starts the program under test, and returns the access key that it made.
-func startDev(ctx context.Context, program, dir string) (*server, accessKey, error) {
+func startDev(ctx context.Context, program, dir string, flags ...string) (*server, accessKey, error) {
 	var key accessKey
-	s, err := start(exec.Command(program, "dev", "--dir", dir, "--json"), func(stdout *bufio.Reader) (string, error) {
-		var said struct{ Endpoint, Env string }
+	metrics := ""
+	s, err := start(exec.Command(program, append([]string{"dev", "--dir", dir, "--json"}, flags...)...), func(stdout *bufio.Reader) (string, error) {
+		var said struct{ Endpoint, Env, Metrics string }
 		if err := json.NewDecoder(stdout).Decode(&said); err != nil {
 			return "", fmt.Errorf("it did not say where it answers: %w", err)
 		}
+		metrics = said.Metrics
 		env, err := os.ReadFile(said.Env)
 		if err != nil {
 			return "", err
@@ -207,7 +229,11 @@ func startDev(ctx context.Context, program, dir string) (*server, accessKey, err
 		}
 		return address, ctx.Err()
 	})
-	return s, key, err
+	if err != nil {
+		return nil, key, err
+	}
+	s.metrics = metrics
+	return s, key, nil
 }
 
 func startEmpty() (*server, error) {

@@ -13,6 +13,8 @@ type report struct {
 	RSSBefore int64   `json:"rssBefore"`
 	RSSAfter  int64   `json:"rssAfter"`
 	Cells     []cell  `json:"cells"`
+
+	Pairs *pairReport `json:"pairs,omitempty"`
 }
 
 // A cell is one operation asked for by a number of clients.
@@ -61,4 +63,7 @@ func (c *cell) print(w io.Writer) {
 func (r *report) printFoot(w io.Writer) {
 	const mb = 1 << 20
 	fmt.Fprintf(w, "\nResident memory of the server: %.1f MB before, %.1f MB after.\n", float64(r.RSSBefore)/mb, float64(r.RSSAfter)/mb)
+	if r.Pairs != nil {
+		r.Pairs.print(w)
+	}
 }
