@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -438,7 +439,8 @@ func tuneRuntime() {
 	}
 }
 
-// hardenProcess keeps the memory of a process that handles keys out of core dumps, and out of the reach of other processes of the same user.
+// hardenProcess keeps the memory of a process that handles keys out of core dumps, and out of the reach of other processes of the same user; and what it was
+// given open, from the processes that it starts.
 func hardenProcess(log *slog.Logger) {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		log.Warn("could not switch core dumps off", "err", err)
@@ -446,4 +448,6 @@ func hardenProcess(log *slog.Logger) {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		log.Warn("could not make the process undumpable", "err", err)
 	}
+	// What whoever started the program had open is not for the processes that it starts. An older kernel cannot do this, and then they have it.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 }
