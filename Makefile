@@ -36,9 +36,9 @@ bench: deps
 fuzz: deps
 	sh test/fuzz.sh $(FUZZ)
 
-# The long checks: a million requests with a flat memory, and kill -9 for as long as SOAK says.
+# The long checks: a million requests with a flat memory, kill -9 for as long as SOAK says, restarts and outages of the HSM, a hundred of them in a row.
 soak: test-deps
-	STRONGROOM_SOAK=$${SOAK:-10m} $(GO) test -count=1 -timeout 3h -run 'Soak|Kill' -v ./test
+	STRONGROOM_SOAK=$${SOAK:-10m} $(GO) test -count=1 -timeout 3h -run 'Soak|Kill|HSM|NothingLeft' -v ./test ./hsm/worker
 
 # Stock clients in other languages against `strongroom dev`.
 clients: build
