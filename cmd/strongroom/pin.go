@@ -96,7 +96,9 @@ func guardPIN(c pkcs11.Config, h HSMConfig) pkcs11.Config {
 				tried.Times += note.Trying.Times
 			}
 			note.Trying = tried
-			err = note.write(file)
+			if err = note.write(file); note.Accepted == tried.Source {
+				err = nil // a disk that is full is no reason to be without the HSM, for a PIN that was right
+			}
 		}
 		if err != nil {
 			lock.Close()
