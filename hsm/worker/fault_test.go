@@ -334,6 +334,29 @@ func TestWrongPIN(t *testing.T) {
 	})
 }
 
+// Who guards the PIN is told of the end of each attempt, also where the worker has ended before it got the PIN: it may hold a lock until then.
+func TestPINNotGiven(t *testing.T) {
+	c, _ := newFaulty(t)
+	var tried, told atomic.Int64
+	c.Token.TryPIN = func([]byte) (func(error), error) {
+		if tried.Add(1) == 2 { // the first attempt is that of Open
+			for _, pid := range workers(t) {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+			time.Sleep(500 * time.Millisecond) // until its end was noticed
+		}
+		return func(error) { told.Add(1) }, nil
+	}
+	d, _ := open(t, c)
+	waitReady(t, d, 2)
+	for until := time.Now().Add(10 * time.Second); told.Load() < tried.Load() && time.Now().Before(until); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if tried.Load() < 3 || told.Load() != tried.Load() {
+		t.Errorf("%d attempts, and the end of %d was told", tried.Load(), told.Load())
+	}
+}
+
 // A destroyed key is not used by any worker, nor is a copy of it.
 func TestDestroyedEverywhere(t *testing.T) {
 	c := worker.Config{Token: newToken(t), Workers: 3}

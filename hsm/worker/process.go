@@ -292,6 +292,14 @@ func (p *process) answerPIN(grant func() (pin []byte, answered func(error), err 
 	p.granted.Store(&answered)
 	p.tell(kindPIN, pin)
 	clear(pin)
+	select {
+	case <-p.dead:
+		// Whoever has seen to its end may have done so before there was anybody to tell.
+		if answered := p.granted.Swap(nil); answered != nil {
+			(*answered)(errDied)
+		}
+	default:
+	}
 }
 
 // beats is how many signs of life may be missing before a process is taken to be stopped.
@@ -320,8 +328,8 @@ func (p *process) watch(beat time.Duration) {
 	}
 }
 
-// call makes a call and waits for its answer, alone or, where that is quicker, together with others: put appends the arguments, and take reads the answer. The error is errDied when the process
-// ended before it answered, or the context's when no lane became free.
+// call makes a call and waits for its answer, alone or, where that is quicker, together with others: put appends the arguments, and take reads the
+// answer. The error is errDied when the process ended before it answered, or the context's when no lane became free.
 //
 // A call that was begun is waited for, whatever becomes of the context: it ends, or its worker does. The worker is told how long it may wait for a
 // session.
