@@ -52,25 +52,12 @@ func TakeInventory(ctx context.Context, c Config) (*Inventory, error) {
 		states, err := tokenStates(raw, c.Module)
 		return &Inventory{Tokens: states}, err
 	}
-	if err := c.check(); err != nil {
+	l, unlock, err := openAlone(ctx, c)
+	if err != nil {
 		return nil, err
-	}
-	if other, ok := claim(c.Module); !ok {
-		return nil, fmt.Errorf("a token of %s is open in this process already, and a process has one at most", other)
 	}
 	defer release()
-	unlock, err := disk{dir: c.SyncDir}.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
 	defer unlock()
-	if err := restoreTokens(c.SyncDir); err != nil {
-		return nil, fmt.Errorf("%w: %v", hsm.ErrUnavailable, err)
-	}
-	l, err := openLibrary(c)
-	if err != nil {
-		return nil, err
-	}
 	defer l.close()
 	states, err := tokenStates(l.raw, c.Module)
 	if err != nil {
@@ -190,4 +177,32 @@ func className(value []byte) string {
 		}
 	}
 	return fmt.Sprintf("class %x", value)
+}
+
+// openAlone opens a library for a look at its token, and claims the process for it. While the directory of the token is locked, no other process logs in.
+// The caller closes the library, unlocks the directory, and releases the process.
+func openAlone(ctx context.Context, c Config) (l *library, unlock func(), err error) {
+	if err := c.check(); err != nil {
+		return nil, nil, err
+	}
+	if other, ok := claim(c.Module); !ok {
+		return nil, nil, fmt.Errorf("a token of %s is open in this process already, and a process has one at most", other)
+	}
+	waiting, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	if unlock, err = (disk{dir: c.SyncDir}).lock(waiting); err != nil {
+		release()
+		return nil, nil, err
+	}
+	if err = restoreTokens(c.SyncDir); err != nil {
+		err = fmt.Errorf("%w: %v", hsm.ErrUnavailable, err)
+	} else {
+		l, err = openLibrary(c)
+	}
+	if err != nil {
+		unlock()
+		release()
+		return nil, nil, err
+	}
+	return l, unlock, nil
 }

@@ -168,25 +168,12 @@ var measureSteps = []struct {
 //
 // As with [Open], the PIN is tried once at most. If there is an error, the report has what was found until then.
 func Measure(ctx context.Context, c Config, o MeasureOptions) (*Report, error) {
-	if err := c.check(); err != nil {
+	l, unlock, err := openAlone(ctx, c)
+	if err != nil {
 		return nil, err
-	}
-	if other, ok := claim(c.Module); !ok {
-		return nil, fmt.Errorf("a token of %s is open in this process already, and a process has one at most", other)
 	}
 	defer release()
-	unlock, err := disk{dir: c.SyncDir}.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
 	defer unlock()
-	if err := restoreTokens(c.SyncDir); err != nil {
-		return nil, fmt.Errorf("%w: %v", hsm.ErrUnavailable, err)
-	}
-	l, err := openLibrary(c)
-	if err != nil {
-		return nil, err
-	}
 	defer l.close()
 	return measure(ctx, l, c, o, unlock)
 }
