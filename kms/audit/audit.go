@@ -14,12 +14,16 @@
 // files can be verified together, or alone from some line on. Lines of requests are of the eventType "AwsApiCall". Others are
 //
 //	AwsServiceEvent       AuditLogCreated: the first line of a chain, with the fingerprint of the public key
-//	                      AuditLogRecovered: a crash left an unfinished line, which was cut off
+//	                      AuditLogRecovered: a crash left a line, or some, that were not all written; they were cut off
 //	                      AuditLogResumed: the log could not be written for a while
 //	                      AuditLogReplaced: the second line of a chain that was begun because the log before was not as it should have been
 //	                      and what the service itself does to keys
 //	StrongroomAdminEvent  what an administrator did, past the protocol
 //	StrongroomCheckpoint  a signature; checkpoint.go draws it
+//
+// Beside the files there is, while the log is open and after the machine stopped, the file journal: the last lines once more, on disk before the
+// files are (journal.go). The next Open puts them where they belong. Until then, and only after a power failure or a crash of the whole system, the
+// files alone may lack lines that were written after the last checkpoint, although they were acknowledged.
 //
 // # What this proves
 //

@@ -193,6 +193,9 @@ func (l *Log) run() {
 func (l *Log) tend() error {
 	well := l.failed == nil
 	l.check()
+	if l.failed == nil {
+		l.tendJournal()
+	}
 	if l.failed != nil && (well || time.Since(l.tried) >= l.o.retryPause) {
 		return l.recover()
 	}
@@ -260,7 +263,10 @@ func (l *Log) appendCheckpoint(ctx context.Context, c *checkpoint) error {
 		if d := l.head.Sequence - c.head.Sequence; d+1 >= sealDistance { // commit may write a line before it
 			return fmt.Errorf("audit: the signature took so long that %d lines were written meanwhile", d)
 		}
-		return l.commit([]*pending{{body: body}})
+		if err := l.commit([]*pending{{body: body}}); err != nil {
+			return err
+		}
+		return l.settle() // what is signed can be verified without the journal
 	})
 }
 
@@ -293,9 +299,9 @@ func (l *Log) Close() error {
 	defer cancel()
 	ferr := l.exclusive(last, func() error {
 		if l.file != nil {
-			l.file.Close()
+			l.part()
 		}
-		return unlock(l.lock)
+		return errors.Join(l.endJournal(), unlock(l.lock))
 	})
 	if ferr != nil && errors.Is(ferr, last.Err()) {
 		ferr = fmt.Errorf("audit: closed while the disk does not answer: %w", ferr)

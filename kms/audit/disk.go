@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -14,6 +15,8 @@ type disk interface {
 	create(path string) (file, error)
 	// open opens a file that exists, to append to.
 	open(path string) (file, error)
+	// journal opens a file of a size, to write over what is in it, or makes one. Its name and its blocks are durable when journal returns.
+	journal(path string, size int64) (journalFile, error)
 	stat(path string) (fs.FileInfo, error)
 }
 
@@ -24,6 +27,14 @@ type file interface {
 	io.Closer
 	Sync() error
 	Truncate(size int64) error
+	Stat() (fs.FileInfo, error)
+}
+
+// A journalFile is that of a [journal]. What WriteAt wrote is durable when a Sync after it has returned nil.
+type journalFile interface {
+	io.WriterAt
+	io.Closer
+	Sync() error
 	Stat() (fs.FileInfo, error)
 }
 
@@ -43,6 +54,36 @@ func (osDisk) create(path string) (file, error) {
 }
 
 func (osDisk) open(path string) (file, error) { return openFile(path, 0) }
+
+func (osDisk) journal(path string, size int64) (journalFile, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		f.Close()
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("it is not a regular file")}
+	}
+	if err == nil && info.Size() != size {
+		if err = f.Truncate(0); err == nil {
+			// Blocks that are only reserved would be marked as written one by one later, each of which is a change to wait for.
+			_, err = f.Write(make([]byte, size))
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = syncParent(path)
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(path) // rather than take room on a disk that is full
+		return nil, err
+	}
+	return osFile{f}, nil
+}
 
 func (osDisk) stat(path string) (fs.FileInfo, error) { return os.Lstat(path) }
 

@@ -21,7 +21,8 @@ type ending struct {
 	torn   int64 // bytes after it
 }
 
-// readEnd reads the last lines of a file. It reads back only as far as it must.
+// readEnd reads the last lines of a file. It reads back only as far as it must. Where there is a zero, which no line has, the kernel had not yet
+// written what comes there when the machine stopped: from that line on it is one torn end, even if later lines are whole.
 func readEnd(path string) (e ending, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -45,12 +46,12 @@ func readEnd(path string) (e ending, err error) {
 		if _, err := f.ReadAt(tail, size-n); err != nil && err != io.EOF {
 			return e, fmt.Errorf("audit: %w", err)
 		}
-		if n == size || n == enough || bytes.Count(tail, []byte("\n")) >= 3 {
+		if n == size || n == enough || bytes.Count(beforeZero(tail), []byte("\n")) >= 3 {
 			break
 		}
 	}
 	whole := int64(len(tail)) == size
-	end := bytes.LastIndexByte(tail, '\n') + 1
+	end := bytes.LastIndexByte(beforeZero(tail), '\n') + 1
 	e.torn = int64(len(tail) - end)
 	e.offset = size - e.torn
 	tail = tail[:end]
@@ -87,6 +88,14 @@ func readEnd(path string) (e ending, err error) {
 		return e, refuse(path, "its last line does not continue the one before")
 	}
 	return e, nil
+}
+
+// beforeZero returns what is before the first zero in b.
+func beforeZero(b []byte) []byte {
+	if zero := bytes.IndexByte(b, 0); zero >= 0 {
+		return b[:zero]
+	}
+	return b
 }
 
 // lastLine splits the last line off some that all end in a newline. The first of them may not be whole.

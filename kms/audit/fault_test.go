@@ -68,6 +68,38 @@ func (d *faultyDisk) stat(path string) (fs.FileInfo, error) {
 	return d.osDisk.stat(path)
 }
 
+func (d *faultyDisk) journal(path string, size int64) (journalFile, error) {
+	if err := d.do("journal", path); err != nil {
+		return nil, err
+	}
+	f, err := d.osDisk.journal(path, size)
+	if err != nil {
+		return nil, err
+	}
+	return &faultyJournal{f, path, d}, nil
+}
+
+type faultyJournal struct {
+	journalFile
+	path string
+	d    *faultyDisk
+}
+
+func (f *faultyJournal) WriteAt(b []byte, at int64) (int, error) {
+	if err := f.d.do("write", f.path); err != nil {
+		n, _ := f.journalFile.WriteAt(b[:len(b)/2], at)
+		return n, err
+	}
+	return f.journalFile.WriteAt(b, at)
+}
+
+func (f *faultyJournal) Sync() error {
+	if err := f.d.do("sync", f.path); err != nil {
+		return err
+	}
+	return f.journalFile.Sync()
+}
+
 type faultyFile struct {
 	file
 	path string
@@ -133,41 +165,50 @@ func TestFaults(t *testing.T) {
 		// A sync that answers with success on a file system that takes no changes any more.
 		{"truncate", syscall.EROFS, failing(syscall.EROFS, "truncate"), 2},
 	} {
-		t.Run(fmt.Sprint(c.op, c.errno), func(t *testing.T) {
-			dir, s, d := t.TempDir(), newSigner(t), newFaultyDisk()
-			l := open(t, Options{Dir: dir, Signer: s, disk: d, retryPause: 20 * time.Millisecond})
-			appendN(t, l, 3)
-
-			d.set(c.fail)
-			var wg sync.WaitGroup
-			for range 16 {
-				wg.Go(func() {
-					for range 20 {
-						wantFailure(t, l.Append(t.Context(), typical()), "", c.errno)
-						time.Sleep(time.Millisecond)
+		for _, settled := range []bool{false, true} {
+			t.Run(fmt.Sprint(c.op, c.errno, " settled: ", settled), func(t *testing.T) {
+				dir, s, d := t.TempDir(), newSigner(t), newFaultyDisk()
+				l := open(t, Options{Dir: dir, Signer: s, disk: d, retryPause: 20 * time.Millisecond})
+				appendN(t, l, 3)
+				files := 1 // begun anew with what is in the journal
+				if settled {
+					files = c.files
+					if err := l.exclusive(t.Context(), l.settle); err != nil {
+						t.Fatal(err)
 					}
-				})
-			}
-			wg.Wait()
-			wantFailure(t, l.Err(), "", c.errno)
-			d.set(nil)
+				}
 
-			wait(t, func() bool { return l.Err() == nil }) // although nobody appends
-			appendN(t, l, 3)
-			r := verify(t, dir, s)
-			if want := uint64(1 + 3 + 1 + 3); r.Records != want || r.Files != c.files {
-				t.Errorf("%d records, want %d; %d files, want %d", r.Records, want, r.Files, c.files)
-			}
-			if n := count(t, dir, "AuditLogResumed"); n != 1 {
-				t.Errorf("%d records of the failure", n)
-			}
-			if err := l.Close(); err != nil {
-				t.Error(err)
-			}
-			if r := verify(t, dir, s); !r.Closed {
-				t.Errorf("%+v", r)
-			}
-		})
+				d.set(c.fail)
+				var wg sync.WaitGroup
+				for range 16 {
+					wg.Go(func() {
+						for range 20 {
+							wantFailure(t, l.Append(t.Context(), typical()), "", c.errno)
+							time.Sleep(time.Millisecond)
+						}
+					})
+				}
+				wg.Wait()
+				wantFailure(t, l.Err(), "", c.errno)
+				d.set(nil)
+
+				wait(t, func() bool { return l.Err() == nil }) // although nobody appends
+				appendN(t, l, 3)
+				r := verify(t, dir, s)
+				if want := uint64(1 + 3 + 1 + 3); r.Records != want || r.Files != files {
+					t.Errorf("%d records, want %d; %d files, want %d", r.Records, want, r.Files, files)
+				}
+				if n := count(t, dir, "AuditLogResumed"); n != 1 {
+					t.Errorf("%d records of the failure", n)
+				}
+				if err := l.Close(); err != nil {
+					t.Error(err)
+				}
+				if r := verify(t, dir, s); !r.Closed {
+					t.Errorf("%+v", r)
+				}
+			})
+		}
 	}
 }
 

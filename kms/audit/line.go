@@ -17,7 +17,12 @@ type Head struct {
 }
 
 // String returns the head as SEQUENCE:HASH.
-func (h Head) String() string { return fmt.Sprintf("%d:%x", h.Sequence, h.Hash) }
+func (h Head) String() string { return string(h.append(nil)) }
+
+func (h Head) append(b []byte) []byte {
+	b = append(strconv.AppendUint(b, h.Sequence, 10), ':')
+	return hex.AppendEncode(b, h.Hash[:])
+}
 
 // ParseHead reads what [Head.String] writes, and a hash in capitals.
 func ParseHead(s string) (h Head, err error) {

@@ -15,7 +15,7 @@ import (
 // A Log is a log that is open for writing. All methods may be called at once by many goroutines.
 //
 // Records that arrive while the disk is busy wait in a queue, and the next write takes all of them: many records, one write(2), one
-// fdatasync(2). There is one writer at a time, and no goroutine that waits to be it: who finds the log idle starts it, and it ends when the
+// fdatasync(2), of the [journal]. There is one writer at a time, and no goroutine that waits to be it: who finds the log idle starts it, and it ends when the
 // queue is empty. The chain needs an order, and the order is that of the queue.
 //
 // Were the one who finds the log idle to write by itself, a lone record would be some 15 µs faster, of 200 µs that fdatasync takes on a common
@@ -45,8 +45,11 @@ type Log struct {
 	info    fs.FileInfo // of file, to tell whether it is still the one at its path
 	path    string
 	number  int       // in path
-	offset  int64     // where the durable part of file ends: after the line of head
+	offset  int64     // where the durable lines of file end: after the line of head
 	head    Head      // the last line that is durable
+	journal *journal  // has the last lines that are durable and not so in file; nil if there is none, and all are
+	owing   bool      // the lines in the journal are in no file any more: the next begins with them
+	without time.Time // until when not to try again to make a journal
 	abandon bool      // file failed in a way after which it is not written to again
 	kicked  uint64    // tip.records as of the last kick
 	reason  error     // why the log failed first
@@ -215,6 +218,9 @@ func (l *Log) ready() error {
 		return l.recover()
 	}
 	if l.offset >= l.o.MaxSize && time.Now().After(l.stay) {
+		if err := l.settle(); err != nil {
+			return err
+		}
 		if err := l.next(); err != nil {
 			// That a file grows too long is no reason to refuse requests.
 			l.o.Log.Error("audit log goes on in a file that is full, because the next cannot be made", "file", l.path, "err", err)
@@ -257,11 +263,19 @@ func (l *Log) put(batch []*pending) error {
 		l.file.Truncate(l.offset)
 		return l.fail(err)
 	}
-	if err := l.file.Sync(); err != nil {
+	kept, err := l.keep(buf, head)
+	if err != nil {
 		// What the kernel could not write it may now hold to be clean, so that a second fdatasync would succeed and mean nothing. What
 		// was durable before is so still; nothing more goes into this file.
 		l.abandon = true
 		l.file.Truncate(l.offset) // as above
+		return l.fail(err)
+	}
+	refuse := func(err error) error {
+		if kept {
+			l.journal.undo(len(buf))
+		}
+		l.file.Truncate(l.offset)
 		return l.fail(err)
 	}
 	// Linux's ext4 answers a sync with success, for a moment, while it gives up a journal that it cannot write or a file system that it finds damaged
@@ -269,13 +283,14 @@ func (l *Log) put(batch []*pending) error {
 	// the sync is believed only where a change is taken after it, such as one that changes nothing. It costs some 3 of 200 µs.
 	if err := l.file.Truncate(l.offset + int64(len(buf))); err != nil {
 		l.abandon = true
-		l.file.Truncate(l.offset)
-		return l.fail(err)
+		return refuse(err)
 	}
 	if _, err := l.stat(); err != nil {
 		// The lines are on disk, but not where anybody looks for them: whoever has the file now must not find them there.
-		l.file.Truncate(l.offset)
-		return l.fail(err)
+		return refuse(err)
+	}
+	if !kept && l.journal != nil {
+		l.journal.empty()
 	}
 	l.offset += int64(len(buf))
 	l.head = head
@@ -294,6 +309,53 @@ func (l *Log) put(batch []*pending) error {
 	}
 	return nil
 }
+
+// keep makes lines durable that were written to the file at the log's end, and make the head h: in the journal, or if it has no room, with all that is in it, where
+// they are. It reports whether they are in the journal.
+func (l *Log) keep(lines []byte, h Head) (kept bool, err error) {
+	if l.journal != nil && l.journal.fits(lines) {
+		if err := l.journal.put(l.place(), lines, h); err == nil {
+			return true, nil
+		} else {
+			l.o.Log.Warn("audit log's journal cannot be written; records wait for the log's file instead, which takes longer", "err", err)
+		}
+	}
+	return false, l.file.Sync()
+}
+
+// place returns where the next line comes.
+func (l *Log) place() place { return place{l.id, l.number, l.offset, l.head} }
+
+// settle makes the lines durable in the file that only the journal has.
+func (l *Log) settle() error {
+	if !l.journaled() {
+		return nil
+	}
+	err := l.file.Sync()
+	if err == nil {
+		err = l.file.Truncate(l.offset) // as in put
+	}
+	if err != nil {
+		l.abandon = true
+		return l.fail(err)
+	}
+	l.journal.empty()
+	return nil
+}
+
+// part closes the file, to which nothing more is written.
+func (l *Log) part() {
+	if l.journaled() && !l.owing {
+		if l.owing = l.abandon || l.file.Sync() != nil; !l.owing {
+			l.journal.empty()
+		}
+	}
+	l.file.Close()
+	l.file = nil
+}
+
+// journaled reports whether there are lines that only the journal has on disk.
+func (l *Log) journaled() bool { return l.journal != nil && len(l.journal.lines) > 0 }
 
 // fail notes that the log cannot be written, and returns the error for those who wanted to.
 func (l *Log) fail(err error) error {
@@ -379,6 +441,9 @@ func (l *Log) Rotate() error {
 		}
 		if l.offset == 0 {
 			return nil
+		}
+		if err := l.settle(); err != nil {
+			return err
 		}
 		return l.next()
 	})

@@ -82,6 +82,27 @@ func (d *countingDisk) wrap(f file, err error) (file, error) {
 	return &countingFile{f, d}, nil
 }
 
+func (d *countingDisk) journal(path string, size int64) (journalFile, error) {
+	f, err := d.osDisk.journal(path, size)
+	if err != nil {
+		return nil, err
+	}
+	return &countingJournal{f, d}, nil
+}
+
+type countingJournal struct {
+	journalFile
+	d *countingDisk
+}
+
+func (f *countingJournal) Sync() error {
+	f.d.syncs.Add(1)
+	if f.d.skip {
+		return nil
+	}
+	return f.journalFile.Sync()
+}
+
 type countingFile struct {
 	file
 	d *countingDisk

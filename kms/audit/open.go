@@ -87,8 +87,8 @@ func Files(dir string) ([]string, error) {
 	return files, nil
 }
 
-// Open opens a log to append to it, and begins one if there is none in the directory. What a crash left of a line is cut off, which the next
-// record says. If the log's end is wrong in any other way, whatever did that, records may be lost, and to write on would be to bury the place.
+// Open opens a log to append to it, and begins one if there is none in the directory. Lines that are on disk in the journal alone, because the
+// machine stopped, are put into the file that they are of. What a crash left of a line is cut off, which the next record says. If the log's end is wrong in any other way, whatever did that, records may be lost, and to write on would be to bury the place.
 // What Open does then depends on Options.Known:
 //
 //	nil      it returns an error. Nobody could tell a new chain from the log having been begun only now.
@@ -129,6 +129,9 @@ func Open(o Options) (*Log, error) {
 		if l.file != nil {
 			l.file.Close()
 		}
+		if l.journal != nil {
+			l.journal.f.Close() // and it stays, for the next Open
+		}
 		unlock(held)
 		return nil, err
 	}
@@ -166,6 +169,10 @@ func (l *Log) open() error {
 	if err != nil {
 		return err
 	}
+	healed, err := l.replay(files)
+	if err != nil {
+		return fmt.Errorf("audit: put back the lines that are in the journal alone: %w", err)
+	}
 	end, err := readLog(files)
 	why, odd := refused(err)
 	switch {
@@ -178,6 +185,7 @@ func (l *Log) open() error {
 			return err
 		}
 	}
+	l.tendJournal()
 	if why != "" {
 		l.begun = true
 		return l.replace(files, end, why)
@@ -203,6 +211,9 @@ func (l *Log) open() error {
 		}
 	} else if end.lines == 0 {
 		return l.created()
+	}
+	if healed != nil {
+		return l.event("AuditLogRecovered", healed)
 	}
 	return nil
 }
@@ -318,11 +329,14 @@ func (l *Log) cut(n int64) error {
 		}
 	}
 	l.o.Log.Warn("audit log ended in an unfinished line, which was cut off", "file", l.path, "bytes", n)
-	return l.event("AuditLogRecovered", struct {
-		File   string `json:"file"`
-		Bytes  int64  `json:"bytes"`
-		SHA256 string `json:"sha256"`
-	}{filepath.Base(l.path), n, hex.EncodeToString(hash.Sum(nil))})
+	return l.event("AuditLogRecovered", &cutDetails{filepath.Base(l.path), n, hex.EncodeToString(hash.Sum(nil))})
+}
+
+// cutDetails are the serviceEventDetails of AuditLogRecovered: what was cut off.
+type cutDetails struct {
+	File   string `json:"file"`
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
 }
 
 // PublicKeyPEM returns the key that verifies the log. The same text is in the file public-key.pem in the log's directory; an auditor takes it from

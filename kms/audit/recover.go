@@ -76,8 +76,7 @@ func (l *Log) check() {
 		l.fail(err)
 		return
 	}
-	l.file.Close()
-	l.file = nil
+	l.part()
 	l.fail(err)
 }
 
@@ -101,11 +100,14 @@ func (l *Log) recover() error {
 			return l.fail(err)
 		}
 		if info.Size() < l.offset { // to truncate would be to lengthen it
-			l.file.Close()
-			l.file = nil
+			l.part()
 		}
 	}
 	if l.file != nil {
+		if l.abandon && l.journaled() && !l.owing {
+			// Of these lines it is not known any more whether they get to the disk from here.
+			l.offset, l.owing = l.journal.begin.offset, true
+		}
 		if err := l.file.Truncate(l.offset); err != nil {
 			return l.fail(err)
 		}
@@ -113,11 +115,13 @@ func (l *Log) recover() error {
 			l.abandon = true
 			return l.fail(err)
 		}
+		if l.journal != nil && !l.owing {
+			l.journal.empty()
+		}
 		info, err := l.stat()
 		switch {
 		case errors.Is(err, errMoved):
-			l.file.Close()
-			l.file = nil
+			l.part()
 		case err != nil:
 			return l.fail(err)
 		case info.Size() != l.offset:
@@ -129,6 +133,9 @@ func (l *Log) recover() error {
 		if err := l.next(); err != nil {
 			return l.fail(err)
 		}
+	}
+	if err := l.repay(); err != nil {
+		return err
 	}
 	err := l.event("AuditLogResumed", struct {
 		Reason  string `json:"reason"`
@@ -143,6 +150,27 @@ func (l *Log) recover() error {
 	l.mu.Unlock()
 	l.abandon = false
 	l.o.Log.Info("audit log can be written again", "file", l.path, "refused", refused)
+	return nil
+}
+
+// repay writes the lines to the file that no file has any more.
+func (l *Log) repay() error {
+	if !l.owing {
+		return nil
+	}
+	_, err := l.file.Write(l.journal.lines)
+	if err == nil {
+		if err = l.file.Sync(); err != nil {
+			l.abandon = true
+		}
+	}
+	if err != nil {
+		l.file.Truncate(l.offset)
+		return l.fail(err)
+	}
+	l.offset += int64(len(l.journal.lines))
+	l.journal.empty()
+	l.owing = false
 	return nil
 }
 
