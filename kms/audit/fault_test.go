@@ -523,6 +523,7 @@ func TestDiskHangs(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 			defer cancel()
 			if c.every > time.Second { // otherwise the checkpoint is what hangs
+				appendHung(t, l)
 				if err := l.Append(ctx, typical()); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("Append: %v", err)
 				}

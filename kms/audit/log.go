@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -15,11 +16,11 @@ import (
 // A Log is a log that is open for writing. All methods may be called at once by many goroutines.
 //
 // Records that arrive while the disk is busy wait in a queue, and the next write takes all of them: many records, one write(2), one
-// fdatasync(2), of the [journal]. There is one writer at a time, and no goroutine that waits to be it: who finds the log idle starts it, and it ends when the
-// queue is empty. The chain needs an order, and the order is that of the queue.
+// fdatasync(2), of the [journal]. There is one writer at a time, and no goroutine that waits to be it: who finds the log idle writes its own record, and
+// leaves those that came meanwhile to a goroutine, which ends when the queue is empty. The chain needs an order, and the order is that of the queue.
 //
-// Were the one who finds the log idle to write by itself, a lone record would be some 15 µs faster, of 200 µs that fdatasync takes on a common
-// SSD, and 32 at once no faster at all; but its caller could not leave when its context ends, if that is because the disk hangs.
+// So a lone record needs no goroutine to be woken on the way there and on the way back, which takes a fifth as long as the disk. If the disk hangs,
+// the one who writes cannot leave before it answers, and that is one; all others leave when their contexts end.
 type Log struct {
 	o    Options
 	disk disk
@@ -105,7 +106,7 @@ const (
 
 // Append writes a record. When it returns nil, the record is on disk.
 //
-// If ctx ends first, Append does not wait for the disk any longer, and the record may be written all the same. After a failure of the disk all
+// If ctx ends first, Append does not wait for the disk any longer, unless it is the one who writes, and the record may be written all the same. After a failure of the disk all
 // calls fail, with an error that names it, until the log can be written again, which it finds out by itself; their records are not in the log,
 // unless the process dies before the log has been able to take back what it wrote last.
 func (l *Log) Append(ctx context.Context, r *Record) error {
@@ -119,9 +120,15 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 		return err
 	}
 	p.record = true
-	if err := l.submit(p); err != nil {
+	first, err := l.submit(p)
+	if err != nil {
 		release(p)
 		return err
+	}
+	if first {
+		if l.writeQueue() {
+			go l.write()
+		}
 	}
 	select {
 	case err := <-p.done:
@@ -138,47 +145,54 @@ func release(p *pending) {
 	}
 }
 
-// submit puts p into the queue and sees to it that there is a writer.
-func (l *Log) submit(p *pending) error {
+// submit puts p into the queue. If there is no writer, it returns true, and the caller is it.
+func (l *Log) submit(p *pending) (first bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p.record && l.closed {
-		return errClosed
+		return false, errClosed
 	}
 	if p.record && l.failed != nil && time.Since(l.tried) < l.o.retryPause {
 		l.refused++
-		return l.failed
+		return false, l.failed
 	}
 	l.queue = append(l.queue, p)
-	if !l.busy {
-		l.busy = true
-		go l.write()
-	}
-	return nil
+	first = !l.busy
+	l.busy = true
+	return first, nil
 }
 
 // write writes until the queue is empty.
 func (l *Log) write() {
 	for {
-		l.mu.Lock()
-		if len(l.queue) == 0 {
-			l.busy = false
-			l.mu.Unlock()
+		// Goroutines that can run may be about to append: with them in the batch, each waits for the disk once and not twice.
+		runtime.Gosched()
+		if !l.writeQueue() {
 			return
 		}
-		l.batch, l.queue = l.queue, l.batch[:0]
-		l.mu.Unlock()
+	}
+}
 
-		err := l.writeBatch(l.batch)
-		for i, p := range l.batch {
-			l.batch[i] = nil
-			if p.do != nil {
-				p.done <- p.do()
-			} else {
-				p.done <- err
-			}
+// writeQueue writes what is in the queue, and reports whether there is more by then. If not, its caller is not the writer any more.
+func (l *Log) writeQueue() (more bool) {
+	l.mu.Lock()
+	l.batch, l.queue = l.queue, l.batch[:0]
+	l.mu.Unlock()
+
+	err := l.writeBatch(l.batch)
+	for i, p := range l.batch {
+		l.batch[i] = nil
+		if p.do != nil {
+			p.done <- p.do()
+		} else {
+			p.done <- err
 		}
 	}
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy = len(l.queue) > 0
+	return l.busy
 }
 
 // writeBatch appends the lines of a batch to the chain: all, or none.
@@ -414,8 +428,10 @@ func (l *Log) Stats() Stats {
 // exclusive has the writer do something, and waits for it.
 func (l *Log) exclusive(ctx context.Context, f func() error) error {
 	p := &pending{do: f, done: make(chan error, 1)}
-	if err := l.submit(p); err != nil {
+	if first, err := l.submit(p); err != nil {
 		return err
+	} else if first {
+		go l.write()
 	}
 	select {
 	case err := <-p.done:

@@ -291,7 +291,7 @@ func TestBadRecords(t *testing.T) {
 	verify(t, dir, s)
 }
 
-// A caller whose context ends does not wait for the disk. Its record is written nevertheless.
+// A caller whose context ends does not wait for the disk, unless it is the one who writes. Its record is written nevertheless.
 func TestAppendContext(t *testing.T) {
 	dir, s, d := t.TempDir(), newSigner(t), newFaultyDisk()
 	l := open(t, Options{Dir: dir, Signer: s, disk: d})
@@ -309,6 +309,7 @@ func TestAppendContext(t *testing.T) {
 	})
 	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
+	writes := appendHung(t, l)
 	if err := l.Append(ctx, typical()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a disk that hangs: %v", err)
 	}
@@ -317,10 +318,25 @@ func TestAppendContext(t *testing.T) {
 	}
 	d.set(nil)
 	close(hang)
+	if err := <-writes; err != nil {
+		t.Error(err)
+	}
 	appendN(t, l, 1)
-	if r := verify(t, dir, s); r.Records != 3 {
+	if r := verify(t, dir, s); r.Records != 4 {
 		t.Errorf("%d records", r.Records)
 	}
+}
+
+// appendHung appends a record to a log whose disk hangs, and returns when there is one who waits for the disk.
+func appendHung(t *testing.T, l *Log) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- l.Append(context.Background(), typical()) }()
+	wait(t, func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.busy && len(l.queue) == 0
+	})
+	return done
 }
 
 func TestTwoOpeners(t *testing.T) {
