@@ -229,6 +229,7 @@ func (c *child) beat(every time.Duration) {
 func (c *child) serve(token *pkcs11.Token, lane socket) {
 	in := reader{socket: lane}
 	var out frame
+	var seen time.Time
 	for {
 		k, args, err := in.next()
 		if err != nil {
@@ -251,6 +252,12 @@ func (c *child) serve(token *pkcs11.Token, lane socket) {
 		}
 		if err := lane.write(&out); err != nil {
 			os.Exit(1)
+		}
+		// A goroutine that the scheduler has not seen for 10 ms, whatever it waited for, loses its processor (in the sense of GOMAXPROCS) in each
+		// system call from then on, and has to look for another. So it is to be seen, but not each time, which would wake another thread.
+		if now := time.Now(); now.Sub(seen) > 4*time.Millisecond {
+			seen = now
+			runtime.Gosched()
 		}
 	}
 }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 )
@@ -62,6 +63,9 @@ func (l *line) call(ctx context.Context, p *process, k kind, put func(*frame), t
 
 // drive takes those who wait there and back, t among them, who is the first.
 func (l *line) drive(p *process, t *traveller) {
+	if p.flying.Load() > 1 {
+		runtime.Gosched() // others that can run may be about to come
+	}
 	l.mu.Lock()
 	n := min(len(l.waiting), most)
 	batch := slices.Clone(l.waiting[:n])
