@@ -386,7 +386,7 @@ func BenchmarkDecode(b *testing.B) {
 		{"Encrypt4096", compile(reflect.TypeFor[kms.EncryptRequest]()), func() any { return new(kms.EncryptRequest) },
 			`{"KeyId":"1234abcd-12ab-34cd-56ef-1234567890ab","Plaintext":"` + base64.StdEncoding.EncodeToString(make([]byte, 4096)) + `"}`},
 	} {
-		b.Run(bb.name, func(b *testing.B) {
+		b.Run("operation="+bb.name, func(b *testing.B) {
 			body := []byte(bb.body)
 			b.ReportAllocs()
 			for b.Loop() {

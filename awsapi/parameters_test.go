@@ -185,7 +185,7 @@ func BenchmarkParameters(b *testing.B) {
 		{"GenerateDataKey", `{"KeyId":"arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab","KeySpec":"AES_256","EncryptionContext":{"bucket":"photos","object":"2026/01/15/cat.jpg"}}`},
 		{"Decrypt", `{"CiphertextBlob":"AAAA","EncryptionContext":{"bucket":"photos","object":"2026/01/15/cat.jpg"}}`},
 	} {
-		b.Run(bb.operation, func(b *testing.B) {
+		b.Run("operation="+bb.operation, func(b *testing.B) {
 			plan := operations[bb.operation].plan
 			req := reflect.New(plan.typ).Interface()
 			if err := plan.decode([]byte(bb.body), req); err != nil {

@@ -589,7 +589,8 @@ func FuzzAuthorization(f *testing.F) {
 	})
 }
 
-func BenchmarkVerify(b *testing.B) {
+// BenchmarkVerifySignature is a signature by a key that was derived before.
+func BenchmarkVerifySignature(b *testing.B) {
 	v := newVerifier(newFakeKeys())
 	r, body := arrived(b, defaultAttempt().signed(b))
 	b.ReportAllocs()

@@ -257,7 +257,8 @@ func noneOf(t *testing.T, text string, p *keyspec.Pair) {
 
 func BenchmarkGenerate(b *testing.B) {
 	for _, s := range keyspec.All() {
-		b.Run(s.String(), func(b *testing.B) {
+		b.Run("spec="+s.String(), func(b *testing.B) {
+			b.ReportAllocs()
 			for b.Loop() {
 				mustGenerate(b, s).Wipe()
 			}

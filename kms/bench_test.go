@@ -2,6 +2,7 @@ package kms_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
 
 	"strongroom/keyspec"
@@ -18,9 +19,9 @@ func benchRig(b *testing.B) *rig {
 	return r
 }
 
-// bench runs f alone and from as many goroutines as there are processors.
+// bench runs f for one client, and for eight.
 func bench(b *testing.B, f func() error) {
-	b.Run("one", func(b *testing.B) {
+	b.Run("c=1", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			if err := f(); err != nil {
@@ -28,8 +29,9 @@ func bench(b *testing.B, f func() error) {
 			}
 		}
 	})
-	b.Run("parallel", func(b *testing.B) {
+	b.Run("c=8", func(b *testing.B) {
 		b.ReportAllocs()
+		b.SetParallelism(max(1, 8/runtime.GOMAXPROCS(0)))
 		b.RunParallel(func(p *testing.PB) {
 			for p.Next() {
 				if err := f(); err != nil {
@@ -42,6 +44,23 @@ func bench(b *testing.B, f func() error) {
 }
 
 var benchContext = map[string]string{"tenant": "alice", "purpose": "benchmark"}
+
+// BenchmarkGate is what it takes until a key may be used, and no device: to find it in memory, with its policy and those of who asks, and to decide.
+func BenchmarkGate(b *testing.B) {
+	r := benchRig(b)
+	key := r.newKey().KeyID
+	for _, caller := range []struct {
+		name string
+		who  kms.Caller
+	}{
+		{"root", root},
+		{"user", r.add("arn:aws:iam::111122223333:user/bench", allow("kms:*", "*"))},
+	} {
+		b.Run("caller="+caller.name, func(b *testing.B) {
+			bench(b, func() error { return r.Open(context.Background(), caller.who, key, benchContext) })
+		})
+	}
+}
 
 func BenchmarkEncrypt(b *testing.B) {
 	r := benchRig(b)
@@ -72,7 +91,7 @@ func BenchmarkGenerateDataKeyPair(b *testing.B) {
 	r := benchRig(b)
 	key := r.newKey().KeyID
 	for _, spec := range []keyspec.Spec{keyspec.P256, keyspec.Ed25519} {
-		b.Run(spec.String(), func(b *testing.B) {
+		b.Run("spec="+spec.String(), func(b *testing.B) {
 			bench(b, func() error {
 				return second(r.GenerateDataKeyPair(context.Background(), root, &kms.GenerateDataKeyPairRequest{KeyID: key, KeyPairSpec: spec, EncryptionContext: benchContext}))
 			})

@@ -51,3 +51,9 @@ var NewUUID = newUUID
 
 // DefaultPolicy is the policy of a key that was made without one.
 var DefaultPolicy = defaultPolicy
+
+// Open is the gate, for one use of a key.
+func (s *Service) Open(ctx context.Context, who Caller, key string, encryptionContext map[string]string) error {
+	_, err := s.open(ctx, who, use("kms:Decrypt", key, encryptionContext, nil, false))
+	return err
+}

@@ -14,8 +14,8 @@ func BenchmarkDecryptWithGrants(b *testing.B) {
 		name string
 		n    int
 		same bool
-	}{{"none", 0, false}, {"50000 of others", 50_000, false}, {"50000 of the caller", 50_000, true}} {
-		b.Run(c.name, func(b *testing.B) {
+	}{{"none", 0, false}, {"50000-of-others", 50_000, false}, {"50000-of-the-caller", 50_000, true}} {
+		b.Run("grants="+c.name, func(b *testing.B) {
 			r := newRig(b, nil)
 			key := r.newKey()
 			id, err := kms.ParseKeyID(key.KeyID)

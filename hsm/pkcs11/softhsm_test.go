@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -595,7 +596,7 @@ func BenchmarkRejected(b *testing.B) {
 // BenchmarkSign is a signature with its verification.
 func BenchmarkSign(b *testing.B) {
 	for _, copies := range []bool{false, true} {
-		b.Run(fmt.Sprint("copies ", copies), func(b *testing.B) {
+		b.Run(fmt.Sprint("copies=", copies), func(b *testing.B) {
 			c := newToken(b, b.TempDir())
 			c.SessionCopies = copies
 			token := open(b, c)
@@ -608,14 +609,15 @@ func BenchmarkSign(b *testing.B) {
 					b.Error(err)
 				}
 			}
-			b.Run("one", func(b *testing.B) {
+			b.Run("c=1", func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					sign(b)
 				}
 			})
-			b.Run("parallel", func(b *testing.B) {
+			b.Run("c=8", func(b *testing.B) {
 				b.ReportAllocs()
+				b.SetParallelism(max(1, 8/runtime.GOMAXPROCS(0)))
 				b.RunParallel(func(pb *testing.PB) {
 					for pb.Next() {
 						sign(b)
@@ -638,15 +640,16 @@ func bench(b *testing.B, prepare func(token *pkcs11.Token, ref hsm.Ref, plaintex
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Run(fmt.Sprintf("%dB", n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("size=%d/c=1", n), func(b *testing.B) {
 			b.ReportAllocs()
 			f := prepare(token, ref, plaintext, sealed)
 			for b.Loop() {
 				f()
 			}
 		})
-		b.Run(fmt.Sprintf("%dB/parallel", n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("size=%d/c=8", n), func(b *testing.B) {
 			b.ReportAllocs()
+			b.SetParallelism(max(1, 8/runtime.GOMAXPROCS(0)))
 			b.RunParallel(func(pb *testing.PB) {
 				f := prepare(token, ref, plaintext, sealed)
 				for pb.Next() {

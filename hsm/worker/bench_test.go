@@ -46,7 +46,7 @@ func benchmarkSeal(b *testing.B, c pkcs11.Config) {
 			})
 		}
 	}
-	b.Run("process", func(b *testing.B) {
+	b.Run("in=process", func(b *testing.B) {
 		token, err := pkcs11.Open(b.Context(), c)
 		if err != nil {
 			b.Fatal(err)
@@ -54,7 +54,7 @@ func benchmarkSeal(b *testing.B, c pkcs11.Config) {
 		defer token.Close()
 		run(b, token)
 	})
-	b.Run("workers", func(b *testing.B) {
+	b.Run("in=workers", func(b *testing.B) {
 		d, _ := open(b, worker.Config{Token: c})
 		waitReady(b, d, 2)
 		run(b, d)

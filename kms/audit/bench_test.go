@@ -109,7 +109,7 @@ func BenchmarkVerify(b *testing.B) {
 	}
 	b.SetBytes(size)
 	b.ReportAllocs()
-	b.Run("verify", func(b *testing.B) {
+	b.Run("what=verify", func(b *testing.B) {
 		b.SetBytes(size)
 		for b.Loop() {
 			r, err := Verify(&signer.key.PublicKey, files, VerifyOptions{})
@@ -118,7 +118,7 @@ func BenchmarkVerify(b *testing.B) {
 			}
 		}
 	})
-	b.Run("find", func(b *testing.B) {
+	b.Run("what=find", func(b *testing.B) {
 		b.SetBytes(size)
 		for b.Loop() {
 			for range Find(files, Filter{Operation: "Decrypt"}) {

@@ -71,8 +71,8 @@ func BenchmarkDecide(b *testing.B) {
 	for _, bb := range []struct {
 		name string
 		p    Policies
-	}{{"default", small}, {"32KB-and-10", big}} {
-		b.Run(bb.name, func(b *testing.B) {
+	}{{"default", small}, {"32kB+10", big}} {
+		b.Run("policies="+bb.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if d := Decide(q, bb.p); d.Reason != AllowedByIdentityPolicy {
@@ -95,7 +95,7 @@ func BenchmarkExplain(b *testing.B) {
 // BenchmarkHardest decides by a key policy with the most expensive pattern that fits, and an encryption context of the largest size.
 func BenchmarkHardest(b *testing.B) {
 	for _, h := range hardest {
-		b.Run(h.name, func(b *testing.B) {
+		b.Run("pattern="+strings.ReplaceAll(h.name, " ", "-"), func(b *testing.B) {
 			p := Policies{Key: mustParse(b, KeyPolicy, whenever(`{"StringLike":{"kms:EncryptionContext:a":"`+h.pattern+`"}}`))}
 			q := benchQuestion()
 			q.Context = facts{"kms:encryptioncontext:a": {h.value}}
