@@ -27,10 +27,9 @@ lint:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	$(GO) tool staticcheck ./...
 
-# Requests per second and latencies, next to a server that answers nothing; RSA pairs from a full pool and without one.
+# What everything costs, in one table next to what it is held against, and in bench.txt, or BENCH, for `benchstat old.txt new.txt`. See BENCHMARKS.md.
 bench: deps
-	$(GO) test -run '^$$' -bench . -benchtime 1s ./keyspec ./hsm/... ./store ./kms ./kms/attest ./awsapi
-	$(GO) run ./test/bench
+	$(GO) run ./test/bench -all -seconds 3 -go $${BENCH:-bench.txt}
 
 # A minute, or FUZZ, for each fuzz target.
 fuzz: deps
@@ -50,4 +49,4 @@ fault: deps
 	gcc -std=gnu11 -Wall -Wextra -Werror -O2 -fPIC -fvisibility=hidden -shared -o libstrongroom-fault.so softhsm/fault/module/*.c -ldl -lpthread
 
 clean:
-	rm -rf strongroom libstrongroom-fault.so test/clients/node_modules
+	rm -rf strongroom libstrongroom-fault.so bench.txt test/clients/node_modules

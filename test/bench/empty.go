@@ -7,23 +7,33 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
-// emptyServerArg is the one argument that makes this program the empty server instead.
+// emptyServerArg makes this program the empty server instead. A file for durable appends follows.
 const emptyServerArg = "serve-nothing"
 
 // serveNothing answers on a free port of loopback, prints which, and never ends by itself. The settings are those of
 // cmd/strongroom/server.go.
-func serveNothing() error {
+func serveNothing(file string) error {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	d := &durable{file: f, records: make(chan chan error, maxClients)}
+	go d.run()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(os.Stdout, l.Addr())
 	server := &http.Server{
-		Handler:           http.HandlerFunc(answerNothing),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			answerNothing(w, r, d)
+		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      2 * time.Minute,
@@ -36,6 +46,9 @@ func serveNothing() error {
 const (
 	maxBody   = 200_000
 	maxAnswer = 64 << 10
+
+	// durably begins the path of a request that is answered after something was appended to a file and is on the disk.
+	durably = "/durably"
 )
 
 var (
@@ -45,8 +58,8 @@ var (
 	answers sync.Map
 )
 
-// answerNothing reads a request and answers with as many bytes as the path says: "/120" is answered with 120.
-func answerNothing(w http.ResponseWriter, r *http.Request) {
+// answerNothing reads a request and answers with as many bytes as the path says: "/120" is answered with 120, and so is "/durably/120", later.
+func answerNothing(w http.ResponseWriter, r *http.Request, d *durable) {
 	in := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(in)
 	in.Reset()
@@ -54,14 +67,21 @@ func answerNothing(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	body, ok := answers.Load(r.URL.Path)
+	path, append := strings.CutPrefix(strings.TrimSuffix(r.URL.Path, "/"), durably)
+	body, ok := answers.Load(path)
 	if !ok {
-		size, err := strconv.Atoi(r.URL.Path[1:])
+		size, err := strconv.Atoi(strings.TrimPrefix(path, "/"))
 		if err != nil || size < emptyAnswerMin || size > maxAnswer {
 			w.WriteHeader(http.StatusNotFound)
 			return
 		}
-		body, _ = answers.LoadOrStore(r.URL.Path, emptyAnswer(size))
+		body, _ = answers.LoadOrStore(path, emptyAnswer(size))
+	}
+	if append {
+		if err := d.append(); err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
 	}
 	b := body.([]byte)
 	w.Header()["Content-Type"] = []string{"application/x-amz-json-1.1"}
@@ -81,4 +101,47 @@ func emptyAnswer(size int) []byte {
 	b := []byte(emptyAnswerHead)
 	b = append(b, bytes.Repeat([]byte("A"), size-emptyAnswerMin)...)
 	return append(b, emptyAnswerTail...)
+}
+
+// A durable is a file to which records are appended, each on the disk before its request is answered. Those that come while the disk is busy are
+// written and synced together. It is the least that a server does which keeps a record of what it answers.
+type durable struct {
+	file    *os.File
+	records chan chan error
+}
+
+// recordSize is about that of a record of the audit log.
+const recordSize = 900
+
+var dones = sync.Pool{New: func() any { return make(chan error, 1) }}
+
+func (d *durable) append() error {
+	done := dones.Get().(chan error)
+	defer dones.Put(done)
+	d.records <- done
+	return <-done
+}
+
+func (d *durable) run() {
+	record := append(bytes.Repeat([]byte("x"), recordSize-1), '\n')
+	var batch []chan error
+	var text []byte
+	for first := range d.records {
+		batch, text = append(batch[:0], first), append(text[:0], record...)
+		for more := true; more; {
+			select {
+			case next := <-d.records:
+				batch, text = append(batch, next), append(text, record...)
+			default:
+				more = false
+			}
+		}
+		_, err := d.file.Write(text)
+		if err == nil {
+			err = syscall.Fdatasync(int(d.file.Fd()))
+		}
+		for _, done := range batch {
+			done <- err
+		}
+	}
 }

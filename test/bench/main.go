@@ -1,29 +1,29 @@
-// Bench measures how many requests a second `strongroom dev` answers and how long each takes, next to an HTTP server that answers nothing:
-// same settings of net/http, same clients, same sizes, same minute. What the second server does not reach either is the cost of HTTP, of
-// this machine and of the clients, which share its processors; the ratio is what is left of that when requests are checked, decided on and
-// answered from a token.
+// Bench measures what Strongroom costs, in one table: how fast `strongroom dev` answers, next to an HTTP server that answers nothing with the same settings of
+// net/http, asked by the same clients for as many bytes; RSA pairs, ready and not; what they do to other work; a slow token, next to a bare loop over PKCS#11; the
+// audit log on a disk, next to one in memory; memory; and the Go benchmarks of the parts of a request. What a figure is held against stands beside it.
 //
-// The two are measured in turns, A B A B, and medians are compared, because other things run on a machine too. Everything stays on loopback
-// and in a temporary directory.
+// Figures come in ratios, because other things run on a machine too: two things are measured in turns, A B A B, and each round has its own ratio. Clients share
+// the processors with the servers. Everything stays on loopback and in a temporary directory, and for one measure in /dev/shm.
 //
-//	go run ./test/bench
-//	go run ./test/bench -ops '^(Encrypt|Decrypt)$' -c 8 -seconds 5 -json
+//	go run ./test/bench                                  # five minutes
+//	go run ./test/bench -all -seconds 3 -go new.txt      # three quarters of an hour: what make bench does
+//	go run ./test/bench -only operations -ops '^(Encrypt|Decrypt)$' -c 8 -seconds 5 -format json
+//	go run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da old.txt new.txt
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,20 +31,9 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == emptyServerArg {
-		if err := serveNothing(); err != nil {
-			fmt.Fprintln(os.Stderr, "bench: the empty server:", err)
-			os.Exit(1)
-		}
-		return
-	}
-	if len(os.Args) == 3 && os.Args[1] == bareArg {
-		n, err := strconv.Atoi(os.Args[2])
-		if err == nil {
-			err = makeBare(n)
-		}
+	if ok, err := other(os.Args[1:]); ok {
 		if err != nil {
-			fmt.Fprintln(os.Stderr, "bench: bare key generation:", err)
+			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", os.Args[1], err)
 			os.Exit(1)
 		}
 		return
@@ -65,10 +54,31 @@ func main() {
 	}
 }
 
+// other does what this program does when it has started itself.
+func other(args []string) (ok bool, err error) {
+	switch {
+	case len(args) == 2 && args[0] == emptyServerArg:
+		return true, serveNothing(args[1])
+	case len(args) == 2 && args[0] == bareTokenArg:
+		return true, loopToken(context.Background(), args[1], os.Stdin, os.Stdout)
+	case len(args) == 3 && args[0] == bareArg:
+		bits, err := strconv.Atoi(args[1])
+		n, err2 := strconv.Atoi(args[2])
+		if err = errors.Join(err, err2); err == nil {
+			err = makeBare(bits, n)
+		}
+		return true, err
+	}
+	return false, nil
+}
+
 // A plan is what the command line asks for.
 type plan struct {
 	seconds float64
-	json    bool
+	all     bool
+	format  string
+	goFile  string   // or empty
+	only    []string // sections; all if empty
 	ops     *regexp.Regexp
 	clients []int
 }
@@ -81,10 +91,13 @@ const (
 func parsePlan(args []string) (*plan, error) {
 	p := &plan{}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.Float64Var(&p.seconds, "seconds", 1, "how long each server is asked for one cell; slow operations take longer")
-	flags.BoolVar(&p.json, "json", false, "print JSON, to compare with another run's")
-	ops := flags.String("ops", "", "only operations that match this regular expression, such as '^Encrypt$' or 'RSA_'")
-	clients := flags.String("c", "1,8,32", "how many clients at once")
+	flags.Float64Var(&p.seconds, "seconds", 1, "how long each server is asked for one row; slow operations take longer")
+	flags.BoolVar(&p.all, "all", false, "also what takes long: searches for primes, a million requests, more samples of what is luck")
+	flags.StringVar(&p.format, "format", "text", "print the table as text, markdown, json, or go, which is for benchstat")
+	flags.StringVar(&p.goFile, "go", "", "write it for benchstat to this file as well")
+	only := flags.String("only", "", "only these `sections`, with commas between: "+strings.Join(sectionNames(), ", "))
+	ops := flags.String("ops", "", "in the first of them, only operations that match this regular expression, such as '^Encrypt$' or 'RSA_'")
+	clients := flags.String("c", "1,8,32", "how many clients at once, next to the empty server")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -94,12 +107,26 @@ func parsePlan(args []string) (*plan, error) {
 	if !(p.seconds > 0 && p.seconds <= maxSeconds) {
 		return nil, fmt.Errorf("-seconds %v: more than 0 and at most %d", p.seconds, maxSeconds)
 	}
+	if printers[p.format] == nil {
+		return nil, fmt.Errorf("-format %q is none of %s", p.format, strings.Join(slices.Sorted(maps.Keys(printers)), ", "))
+	}
 	for s := range strings.SplitSeq(*clients, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(s))
 		if err != nil || n < 1 || n > maxClients {
 			return nil, fmt.Errorf("-c %q: numbers from 1 to %d, with commas between", *clients, maxClients)
 		}
 		p.clients = append(p.clients, n)
+	}
+	if *only != "" {
+		p.only = strings.Split(*only, ",")
+	}
+	for _, name := range p.only {
+		if !slices.Contains(sectionNames(), name) {
+			return nil, fmt.Errorf("-only %s: there are %s", name, strings.Join(sectionNames(), ", "))
+		}
+	}
+	if *ops == "" && !p.all {
+		*ops = "^[^_]*(_[^R]|$)|ECC|SM2" // RSA pairs without a pool have a row of their own
 	}
 	var err error
 	if p.ops, err = regexp.Compile(*ops); err != nil {
@@ -108,164 +135,92 @@ func parsePlan(args []string) (*plan, error) {
 	return p, nil
 }
 
-// run builds the program, starts both servers and measures cell after cell.
+// A bench is a run.
+type bench struct {
+	*plan
+	report
+	dir     string // for everything that is made
+	program string // under test
+	empty   *server
+	length  time.Duration // for each of the two of a row
+}
+
+// choose returns how much of something there is to be.
+func (b *bench) choose(short, long int) int {
+	if b.all {
+		return long
+	}
+	return short
+}
+
+// add settles a row and keeps it, and tells who waits.
+func (b *bench) add(r *row) {
+	r.settle()
+	b.Rows = append(b.Rows, r)
+	fmt.Fprintln(os.Stderr, strings.Join(slices.DeleteFunc(r.cells(), func(c string) bool { return c == "" }), "  "))
+}
+
+// sections are what is measured, in the order of the table.
+var sections = []struct {
+	name    string
+	measure func(*bench, context.Context) error
+}{
+	{"operations", (*bench).measureOps},
+	{"stock", (*bench).measureStock},
+	{"audit", (*bench).measureAudit},
+	{"pool", (*bench).measureFull},
+	{"cpu", (*bench).measureCPU},
+	{"beside", (*bench).measureBeside},
+	{"slow", (*bench).measureSlow},
+	{"memory", (*bench).measureMemory},
+	{"rsa", (*bench).measureRSA},
+	{"parts", (*bench).measureParts},
+}
+
+func sectionNames() (names []string) {
+	for _, s := range sections {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// run builds the program, starts the empty server and measures section after section.
 func run(ctx context.Context, p *plan, out io.Writer) (err error) {
-	dir, err := os.MkdirTemp("", "strongroom-bench-")
-	if err != nil {
+	b := &bench{plan: p, length: time.Duration(p.seconds * float64(time.Second))}
+	if b.dir, err = os.MkdirTemp("", "strongroom-bench-"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-
-	program := filepath.Join(dir, "strongroom")
-	build := exec.CommandContext(ctx, "go", "build", "-o", program, "strongroom/cmd/strongroom")
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	b.program = filepath.Join(b.dir, "strongroom")
+	build := exec.CommandContext(ctx, "go", "build", "-o", b.program, "strongroom/cmd/strongroom")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build strongroom: %w", err)
 	}
-	full, key, err := startDev(ctx, program, filepath.Join(dir, "rig"))
-	if err != nil {
+	if b.empty, err = startEmpty(b.dir); err != nil {
 		return err
 	}
-	defer full.stop()
-	empty, err := startEmpty()
-	if err != nil {
+	defer b.empty.stop()
+	b.About = about(ctx)
+	if err := b.measureDisk(); err != nil {
 		return err
 	}
-	defer empty.stop()
-
-	ops, err := prepare(full.address, key, p.ops)
-	if err != nil {
-		return err
-	}
-	pairs := p.ops.MatchString(fullRow) || p.ops.MatchString(cpuRow) || p.ops.MatchString(besideRow)
-	if len(ops) == 0 && !pairs {
-		return fmt.Errorf("no operation matches %q", p.ops)
-	}
-	r := report{CPUs: runtime.NumCPU(), Go: runtime.Version(), Seconds: p.seconds, RSSBefore: full.rss()}
-	if !p.json {
-		r.printHead(out)
-	}
-	for _, o := range ops {
-		for _, clients := range p.clients {
-			c, err := measure(ctx, o, clients, time.Duration(p.seconds*float64(time.Second)), full.address, empty.address, key)
-			if err != nil {
-				return fmt.Errorf("%s, %d clients: %w", o.name, clients, err)
-			}
-			r.Cells = append(r.Cells, c)
-			if !p.json {
-				c.print(out)
-			}
+	for _, s := range sections {
+		if len(p.only) > 0 && !slices.Contains(p.only, s.name) {
+			continue
+		}
+		if err := s.measure(b, ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	r.RSSAfter = full.rss()
-	if pairs {
-		// The other servers have nothing to do meanwhile.
-		r.Pairs, err = measurePairs(ctx, program, dir, p.ops, max(3*time.Second, time.Duration(p.seconds*float64(time.Second))))
+	if p.goFile != "" {
+		f, err := os.Create(p.goFile)
 		if err != nil {
 			return err
 		}
-	}
-	if p.json {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(r)
-	}
-	r.printFoot(out)
-	return nil
-}
-
-// A server is a child process that answers on address, "host:port".
-type server struct {
-	cmd     *exec.Cmd
-	address string
-	metrics string // URL, or empty
-}
-
-// start starts a program and waits for the one line, or JSON object, that it prints when it answers.
-func start(cmd *exec.Cmd, ready func(*bufio.Reader) (address string, err error)) (*server, error) {
-	cmd.Stderr = os.Stderr
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	s := &server{cmd: cmd}
-	if s.address, err = ready(bufio.NewReader(stdout)); err != nil {
-		s.stop()
-		return nil, fmt.Errorf("start %s: %w", filepath.Base(cmd.Path), err)
-	}
-	return s, nil
-}
-
-// startDev starts the program under test, and returns the access key that it made.
-func startDev(ctx context.Context, program, dir string, flags ...string) (*server, accessKey, error) {
-	var key accessKey
-	metrics := ""
-	s, err := start(exec.Command(program, append([]string{"dev", "--dir", dir, "--json"}, flags...)...), func(stdout *bufio.Reader) (string, error) {
-		var said struct{ Endpoint, Env, Metrics string }
-		if err := json.NewDecoder(stdout).Decode(&said); err != nil {
-			return "", fmt.Errorf("it did not say where it answers: %w", err)
-		}
-		metrics = said.Metrics
-		env, err := os.ReadFile(said.Env)
-		if err != nil {
-			return "", err
-		}
-		for line := range strings.Lines(string(env)) {
-			switch name, value, _ := strings.Cut(strings.TrimSpace(line), "="); name {
-			case "export AWS_ACCESS_KEY_ID":
-				key.id = value
-			case "export AWS_SECRET_ACCESS_KEY":
-				key.secret = value
-			case "export AWS_REGION":
-				key.region = value
-			}
-		}
-		address, ok := strings.CutPrefix(said.Endpoint, "http://")
-		if !ok || key.id == "" || key.secret == "" || key.region == "" {
-			return "", errors.New("its endpoint or its access key cannot be used")
-		}
-		return address, ctx.Err()
-	})
-	if err != nil {
-		return nil, key, err
-	}
-	s.metrics = metrics
-	return s, key, nil
-}
-
-func startEmpty() (*server, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	return start(exec.Command(self, emptyServerArg), func(stdout *bufio.Reader) (string, error) {
-		line, err := stdout.ReadString('\n')
-		return strings.TrimSpace(line), err
-	})
-}
-
-// stop ends the process, the hard way if it does not hear.
-func (s *server) stop() {
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	hard := time.AfterFunc(10*time.Second, func() { s.cmd.Process.Kill() })
-	defer hard.Stop()
-	s.cmd.Wait()
-}
-
-// rss returns how much memory the process has in use, in bytes, 0 where that cannot be told.
-func (s *server) rss() int64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(status)) {
-		var kilobytes int64
-		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kilobytes); n == 1 {
-			return kilobytes << 10
+		if err := errors.Join(b.golang(f), f.Close()); err != nil {
+			return err
 		}
 	}
-	return 0
+	return printers[p.format](&b.report, out)
 }
