@@ -90,6 +90,7 @@ func (d *Device) pick(ctx context.Context, k kind) (*process, error) {
 					}
 				}
 			}
+			best.flying.Add(1) // before anybody else looks
 			d.mu.Unlock()
 			return best, nil
 		}
@@ -180,6 +181,7 @@ func (d *Device) Destroy(ctx context.Context, id hsm.ID) error {
 
 // forget has a worker forget a key. One that does not, where it may hold a copy of the key, has to end.
 func (d *Device) forget(ctx context.Context, p *process, put func(*frame)) {
+	p.flying.Add(1)
 	err := p.call(ctx, kindForget, false, put, func(k kind, answer *fields) (err error) {
 		if k != kindDone {
 			err, _ = takeError(answer)

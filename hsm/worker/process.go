@@ -34,7 +34,7 @@ type process struct {
 	reason error      // why it ended, once it has; or why it is to
 	gone   bool       // control is closed
 
-	flying atomic.Int64 // calls that it has not answered
+	flying atomic.Int64 // calls that it has not answered, and those that it was picked for
 	heard  atomic.Int64 // frames that came from it on control
 
 	granted  atomic.Pointer[func(error)] // it was given the PIN: to be told what came of that, once
@@ -332,9 +332,8 @@ func (p *process) watch(beat time.Duration) {
 // answer. The error is errDied when the process ended before it answered, or the context's when no lane became free.
 //
 // A call that was begun is waited for, whatever becomes of the context: it ends, or its worker does. The worker is told how long it may wait for a
-// session.
+// session. Whoever makes one has counted it in flying, so that the next to pick a worker sees it.
 func (p *process) call(ctx context.Context, k kind, alone bool, put func(*frame), take func(k kind, answer *fields) error) error {
-	p.flying.Add(1)
 	defer p.flying.Add(-1)
 	if k == kindSeal || k == kindOpenSealed {
 		if p.line != nil && !alone {
