@@ -96,11 +96,13 @@ const (
 	emptyAnswerMin  = len(emptyAnswerHead) + len(emptyAnswerTail)
 )
 
-// emptyAnswer returns a body of the size that looks like one of KMS.
+// emptyAnswer returns a body of the size that looks like one of KMS, also to those who decode base64.
 func emptyAnswer(size int) []byte {
 	b := []byte(emptyAnswerHead)
-	b = append(b, bytes.Repeat([]byte("A"), size-emptyAnswerMin)...)
-	return append(b, emptyAnswerTail...)
+	n := size - emptyAnswerMin
+	b = append(b, bytes.Repeat([]byte("A"), n-n%4)...)
+	b = append(b, emptyAnswerTail...)
+	return append(b, "   "[:n%4]...)
 }
 
 // A durable is a file to which records are appended, each on the disk before its request is answered. Those that come while the disk is busy are
