@@ -5,13 +5,11 @@ import (
 	"context"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // aboutKeys are what a report says of the machine and of what else was measured, in their order. The first ones are those of `go test -bench`.
@@ -60,35 +58,4 @@ func fileSystem(dir string) string {
 		return name
 	}
 	return "0x" + strconv.FormatUint(uint64(kind), 16)
-}
-
-const diskAppends = 200
-
-// measureDisk appends to a file and syncs it, again and again: what a record costs at least that is on the disk before its request is answered.
-func (b *bench) measureDisk() error {
-	f, err := os.Create(filepath.Join(b.dir, "disk"))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	record := bytes.Repeat([]byte("x"), recordSize)
-	var parts []slice
-	for range rounds {
-		began := time.Now()
-		var s slice
-		for range diskAppends {
-			one := time.Now()
-			if _, err := f.Write(record); err != nil {
-				return err
-			}
-			if err := syscall.Fdatasync(int(f.Fd())); err != nil {
-				return err
-			}
-			s.latencies = append(s.latencies, time.Since(one))
-		}
-		s.elapsed = time.Since(began)
-		parts = append(parts, s)
-	}
-	b.add(compare("append and fdatasync, without a server", 1, parts, "", nil, nil))
-	return nil
 }

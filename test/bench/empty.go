@@ -112,9 +112,6 @@ type durable struct {
 	records chan chan error
 }
 
-// recordSize is about that of a record of the audit log.
-const recordSize = 900
-
 var dones = sync.Pool{New: func() any { return make(chan error, 1) }}
 
 func (d *durable) append() error {
