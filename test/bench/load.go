@@ -89,19 +89,19 @@ func (t target) ask(ctx context.Context, conns []*conn, key accessKey, o *op, le
 	})
 }
 
-// inTurns asks two targets for one operation, in turns, for the given time each.
-func inTurns(ctx context.Context, o *op, clients int, length time.Duration, key accessKey, a, b target) (as, bs []slice, err error) {
-	x, err := dialAll(a.address, clients)
-	if err != nil {
-		return nil, nil, err
+// inTurns asks targets for one operation, in turns, for the given time each.
+func inTurns(ctx context.Context, o *op, clients int, length time.Duration, key accessKey, targets ...target) (parts [][]slice, err error) {
+	conns := make([][]*conn, len(targets))
+	defer func() {
+		for _, c := range conns {
+			hangUp(c)
+		}
+	}()
+	for i, t := range targets {
+		if conns[i], err = dialAll(t.address, clients); err != nil {
+			return nil, err
+		}
 	}
-	defer hangUp(x)
-	y, err := dialAll(b.address, clients)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer hangUp(y)
-
 	n, least := rounds, clients
 	if o.slow {
 		n, least = 2, max(clients, slowMin)
@@ -109,16 +109,15 @@ func inTurns(ctx context.Context, o *op, clients int, length time.Duration, key 
 	if o.slow && clients > 2*slowMin {
 		n = 1 // so many at once are a mean already
 	}
+	parts = make([][]slice, len(targets))
 	for range n {
-		s, err := a.ask(ctx, x, key, o, least, length/time.Duration(n))
-		if err != nil {
-			return nil, nil, err
+		for i, t := range targets {
+			s, err := t.ask(ctx, conns[i], key, o, least, length/time.Duration(n))
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", t.path, err)
+			}
+			parts[i] = append(parts[i], s)
 		}
-		as = append(as, s)
-		if s, err = b.ask(ctx, y, key, o, clients, length/time.Duration(n)); err != nil {
-			return nil, nil, fmt.Errorf("what it is compared with: %w", err)
-		}
-		bs = append(bs, s)
 	}
-	return as, bs, nil
+	return parts, nil
 }

@@ -126,7 +126,7 @@ func parsePlan(args []string) (*plan, error) {
 		}
 	}
 	if *ops == "" && !p.all {
-		*ops = "^[^_]*(_[^R]|$)|ECC|SM2" // RSA pairs without a pool have a row of their own
+		*ops = "crypt$|Key$|ECC|SM2" // RSA pairs without a pool have a row of their own
 	}
 	var err error
 	if p.ops, err = regexp.Compile(*ops); err != nil {

@@ -131,21 +131,26 @@ func (b *bench) measureOps(ctx context.Context) error {
 	if len(ops) == 0 {
 		return fmt.Errorf("no operation matches %q", b.ops)
 	}
+	// The durable server does not depend on the operation, but for the size of an answer.
 	for _, clients := range b.clients {
 		o := ops[0]
-		as, bs, err := inTurns(ctx, o, clients, b.length, key, b.empty.like(o, durably), b.empty.like(o, ""))
+		parts, err := inTurns(ctx, o, clients, b.length, key, b.empty.like(o, durably), b.empty.like(o, ""))
 		if err != nil {
 			return err
 		}
-		b.add(compare("nothing, but one durable append", clients, as, emptyServer, bs, nil))
+		b.add(compare("nothing, but one durable append", clients, parts[0], emptyServer, parts[1], nil))
 	}
 	for _, o := range ops {
 		for _, clients := range b.clients {
-			as, bs, err := inTurns(ctx, o, clients, b.length, key, s.of(o), b.empty.like(o, ""))
+			parts, err := inTurns(ctx, o, clients, b.length, key, s.of(o), b.empty.like(o, ""), b.empty.like(o, durably))
 			if err != nil {
 				return fmt.Errorf("%s, %d clients: %w", o.name, clients, err)
 			}
-			b.add(compare(o.name, clients, as, emptyServer, bs, o.bars(clients)))
+			r := compare(o.name, clients, parts[0], emptyServer, parts[1], o.bars(clients))
+			durable := compare("", clients, parts[0], "", parts[2], nil)
+			durable.settle()
+			r.Note = fmt.Sprintf("%.2f of one durable append", durable.Ratio)
+			b.add(r)
 		}
 	}
 	return nil

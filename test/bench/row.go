@@ -56,7 +56,7 @@ func (b bar) String() string {
 	case "ratio":
 		return fmt.Sprintf("%s %.2f", sign, b.Limit)
 	case "growth":
-		return fmt.Sprintf("+%s %.0f MB", sign, b.Limit)
+		return fmt.Sprintf("growth %s %.0f MB", sign, b.Limit)
 	}
 	return fmt.Sprintf("%s %s %.0f ms", b.Of, sign, b.Limit)
 }

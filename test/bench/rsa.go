@@ -45,7 +45,7 @@ func cpuOf(cmd *exec.Cmd) (float64, error) {
 func (b *bench) measureRSA(ctx context.Context) error {
 	for _, size := range []struct{ bits, keys int }{{2048, 30}, {3072, 12}, {4096, 6}} {
 		r := &row{Name: fmt.Sprintf("crypto/rsa, CPU of a key, RSA_%d", size.bits), Unit: millis, Against: "openssl genrsa", Bars: atMost(1.3), luck: true}
-		for range b.choose(3, 12) {
+		for range b.choose(2, 6) {
 			ours, err := bareRSA(ctx, size.bits, size.keys)
 			if err != nil {
 				return err
