@@ -36,7 +36,7 @@ func IsAccount(s string) bool {
 
 // keyARN returns the ARN of a key here.
 func (s *Service) keyARN(account string, id KeyID) string {
-	return arn{s.partition, s.region, account, "key/" + id.String()}.String()
+	return "arn:" + s.partition + ":kms:" + s.region + ":" + account + ":key/" + id.String() // as arn.String, in one piece
 }
 
 // aliasARN returns the ARN of an alias here. The name has its prefix "alias/".

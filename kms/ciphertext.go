@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
-	"maps"
 	"slices"
 
 	"strongroom/hsm"
@@ -73,25 +71,31 @@ func parseCiphertext(blob []byte) (h header, sealed []byte, err error) {
 // inputs encode alike: {"a": "bc"} is not {"ab": "c"}. No context and an empty one are the same, as in AWS KMS. The result is
 // always 91 bytes: never empty, which SoftHSM 2.6.1 can abort on, and small enough for every HSM.
 func associatedData(h header, context map[string]string) []byte {
+	var few [8]string
+	names := few[:0]
+	for name := range context {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var short [512]byte
+	text := short[:0]
+	for _, name := range names {
+		text = appendField(text, name)
+		text = appendField(text, context[name])
+	}
+	sum := sha256.Sum256(text)
 	b := make([]byte, 0, len(ciphertextLabel)+headerSize+sha256.Size)
 	b = append(b, ciphertextLabel...)
 	b = h.append(b)
-	hash := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(context)) {
-		hashField(hash, name)
-		hashField(hash, context[name])
-	}
-	return hash.Sum(b)
+	return append(b, sum[:]...)
 }
 
 const ciphertextLabel = "strongroom ciphertext v1"
 
-// hashField hashes the length of a string, which a request of at most 200,000 bytes keeps far below 2^32, and the string.
-func hashField(h hash.Hash, s string) {
-	var n [4]byte
-	binary.BigEndian.PutUint32(n[:], uint32(len(s)))
-	h.Write(n[:])
-	h.Write([]byte(s))
+// appendField appends the length of a string, which a request of at most 200,000 bytes keeps far below 2^32, and the string.
+func appendField(b []byte, s string) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+	return append(b, s...)
 }
 
 // seal encrypts plaintext, of 1 to 4096 bytes, under the key's current material. It is the only place that encrypts under one.

@@ -187,13 +187,15 @@ func equalsMatch(context map[string]string) GrantMatch {
 func pairMatch(p pair) GrantMatch { return hashMatch(2, p) }
 
 func hashMatch(kind byte, pairs ...pair) GrantMatch {
-	h := sha256.New()
+	var short [512]byte
+	text := short[:0]
 	for _, p := range pairs {
-		hashField(h, p.name)
-		hashField(h, p.value)
+		text = appendField(text, p.name)
+		text = appendField(text, p.value)
 	}
 	m := GrantMatch{kind}
-	copy(m[1:], h.Sum(nil))
+	sum := sha256.Sum256(text)
+	copy(m[1:], sum[:])
 	return m
 }
 
