@@ -35,6 +35,7 @@ func about(ctx context.Context) map[string]string {
 		line, _, _ := bytes.Cut(out, []byte("\n"))
 		return strings.TrimSpace(string(line))
 	}
+	version, _, _ := strings.Cut(says("openssl", "version"), " (")
 	return map[string]string{
 		"goos": runtime.GOOS, "goarch": runtime.GOARCH, "go": runtime.Version(),
 		"cpu":         first("/proc/cpuinfo", `model name\s*: (.*)`),
@@ -42,7 +43,7 @@ func about(ctx context.Context) map[string]string {
 		"kernel":      first("/proc/sys/kernel/osrelease", `(\d+\.\d+\.\d+)`),
 		"file system": fileSystem(os.TempDir()),
 		"SoftHSM":     says("softhsm2-util", "--version"),
-		"OpenSSL":     says("openssl", "version"),
+		"OpenSSL":     strings.TrimPrefix(version, "OpenSSL "),
 		"load":        first("/proc/loadavg", `(\S+)`) + " before",
 	}
 }

@@ -9,21 +9,20 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
-// emptyServerArg makes this program the empty server instead. A file for durable appends follows.
+// emptyServerArg makes this program the empty server instead. A file for durable writes follows.
 const emptyServerArg = "serve-nothing"
 
 // serveNothing answers on a free port of loopback, prints which, and never ends by itself. The settings are those of
 // cmd/strongroom/server.go.
 func serveNothing(file string) error {
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	onDisk, err := openDisk(file, true)
 	if err != nil {
 		return err
 	}
-	d := &durable{file: f, records: make(chan chan error, maxClients)}
+	d := &durable{disk: onDisk, records: make(chan chan error, maxClients)}
 	go d.run()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,7 +46,7 @@ const (
 	maxBody   = 200_000
 	maxAnswer = 64 << 10
 
-	// durably begins the path of a request that is answered after something was appended to a file and is on the disk.
+	// durably begins the path of a request that is answered after a record is on the disk.
 	durably = "/durably"
 )
 
@@ -67,7 +66,7 @@ func answerNothing(w http.ResponseWriter, r *http.Request, d *durable) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	path, append := strings.CutPrefix(strings.TrimSuffix(r.URL.Path, "/"), durably)
+	path, recorded := strings.CutPrefix(strings.TrimSuffix(r.URL.Path, "/"), durably)
 	body, ok := answers.Load(path)
 	if !ok {
 		size, err := strconv.Atoi(strings.TrimPrefix(path, "/"))
@@ -77,8 +76,8 @@ func answerNothing(w http.ResponseWriter, r *http.Request, d *durable) {
 		}
 		body, _ = answers.LoadOrStore(path, emptyAnswer(size))
 	}
-	if append {
-		if err := d.append(); err != nil {
+	if recorded {
+		if err := d.write(); err != nil {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
@@ -105,16 +104,16 @@ func emptyAnswer(size int) []byte {
 	return append(b, "   "[:n%4]...)
 }
 
-// A durable is a file to which records are appended, each on the disk before its request is answered. Those that come while the disk is busy are
-// written and synced together. It is the least that a server does which keeps a record of what it answers.
+// A durable puts records on the disk, each before its request is answered. Those that come while the disk is busy are written and synced together. It is the
+// least that a server does which keeps a record of what it answers.
 type durable struct {
-	file    *os.File
+	disk    *disk
 	records chan chan error
 }
 
 var dones = sync.Pool{New: func() any { return make(chan error, 1) }}
 
-func (d *durable) append() error {
+func (d *durable) write() error {
 	done := dones.Get().(chan error)
 	defer dones.Put(done)
 	d.records <- done
@@ -122,7 +121,6 @@ func (d *durable) append() error {
 }
 
 func (d *durable) run() {
-	record := append(bytes.Repeat([]byte("x"), recordSize-1), '\n')
 	var batch []chan error
 	var text []byte
 	for first := range d.records {
@@ -135,10 +133,7 @@ func (d *durable) run() {
 				more = false
 			}
 		}
-		_, err := d.file.Write(text)
-		if err == nil {
-			err = syscall.Fdatasync(int(d.file.Fd()))
-		}
+		err := d.disk.write(text)
 		for _, done := range batch {
 			done <- err
 		}

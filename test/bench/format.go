@@ -83,8 +83,12 @@ func (r *report) table(w io.Writer) error {
 	})
 }
 
-// markdown prints the rows as BENCHMARKS.md has them.
+// markdown prints all as BENCHMARKS.md has it.
 func (r *report) markdown(w io.Writer) error {
+	for _, key := range aboutKeys {
+		fmt.Fprintf(w, "- %s: %s\n", key, r.About[key])
+	}
+	fmt.Fprintln(w)
 	head := true
 	return r.lines(w, func(cells []string, _ []int) string {
 		line := "| " + strings.Join(cells, " | ") + " |"

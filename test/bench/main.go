@@ -5,8 +5,8 @@
 // Figures come in ratios, because other things run on a machine too: two things are measured in turns, A B A B, and each round has its own ratio. Clients share
 // the processors with the servers. Everything stays on loopback and in a temporary directory, and for one measure in /dev/shm.
 //
-//	go run ./test/bench                                  # five minutes
-//	go run ./test/bench -all -seconds 3 -go new.txt      # three quarters of an hour: what make bench does
+//	go run ./test/bench                                  # eight minutes
+//	go run ./test/bench -all -seconds 3 -go new.txt      # half an hour: what make bench does
 //	go run ./test/bench -only operations -ops '^(Encrypt|Decrypt)$' -c 8 -seconds 5 -format json
 //	go run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da old.txt new.txt
 package main
@@ -84,7 +84,7 @@ type plan struct {
 }
 
 const (
-	maxSeconds = 120 // for one cell, in at least two slices: a signature is good for five minutes
+	maxSeconds = 120 // for one cell, in at least two slices: a signature is good for eight minutes
 	maxClients = 1024
 )
 

@@ -117,7 +117,7 @@ func (o *op) bars(clients int) []bar {
 	return atLeast(limit)
 }
 
-// measureOps compares operations with the empty server, and with it a server that does nothing either, but to append a record to a file on the disk.
+// measureOps compares operations with the empty server, and with it a server that does nothing either, but to put a record on the disk.
 func (b *bench) measureOps(ctx context.Context) error {
 	s, key, err := startDev(ctx, b.program, filepath.Join(b.dir, "rig"), nil)
 	if err != nil {
@@ -138,7 +138,7 @@ func (b *bench) measureOps(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.add(compare("nothing, but one durable append", clients, parts[0], emptyServer, parts[1], nil))
+		b.add(compare("nothing, but one durable write", clients, parts[0], emptyServer, parts[1], nil))
 	}
 	for _, o := range ops {
 		for _, clients := range b.clients {
@@ -149,7 +149,7 @@ func (b *bench) measureOps(ctx context.Context) error {
 			r := compare(o.name, clients, parts[0], emptyServer, parts[1], o.bars(clients))
 			durable := compare("", clients, parts[0], "", parts[2], nil)
 			durable.settle()
-			r.Note = fmt.Sprintf("%.2f of one durable append", durable.Ratio)
+			r.Note = fmt.Sprintf("%.2f of one durable write", durable.Ratio)
 			b.add(r)
 		}
 	}

@@ -81,13 +81,13 @@ func startDev(ctx context.Context, program, dir string, env []string, flags ...s
 	return s, key, nil
 }
 
-// startEmpty starts the empty server, whose durable appends go to a file in dir.
+// startEmpty starts the empty server, whose durable writes go to a file in dir.
 func startEmpty(dir string) (*server, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	return start(exec.Command(self, emptyServerArg, filepath.Join(dir, "appended")), func(stdout *bufio.Reader) (string, error) {
+	return start(exec.Command(self, emptyServerArg, filepath.Join(dir, "records")), func(stdout *bufio.Reader) (string, error) {
 		line, err := stdout.ReadString('\n')
 		return strings.TrimSpace(line), err
 	})
