@@ -27,7 +27,7 @@ type process struct {
 	control socket
 	lanes   chan *lane // that are free
 	all     []*lane
-	line    *line         // for data, instead of lanes, if the token is quick; set before it is ready
+	line    *line         // for data and random bytes, instead of lanes, if the token is quick; set before it is ready
 	common  chan struct{} // one for each lane that calls other than for data may take
 
 	mu     sync.Mutex // held for a look, and for a message to control
@@ -335,11 +335,11 @@ func (p *process) watch(beat time.Duration) {
 // session. Whoever makes one has counted it in flying, so that the next to pick a worker sees it.
 func (p *process) call(ctx context.Context, k kind, alone bool, put func(*frame), take func(k kind, answer *fields) error) error {
 	defer p.flying.Add(-1)
-	if k == kindSeal || k == kindOpenSealed {
-		if p.line != nil && !alone {
-			return p.line.call(ctx, p, k, put, take)
-		}
-	} else {
+	data := k == kindSeal || k == kindOpenSealed
+	if p.line != nil && !alone && (data || k == kindRandom) {
+		return p.line.call(ctx, p, k, put, take)
+	}
+	if !data {
 		select {
 		case p.common <- struct{}{}:
 			defer func() { <-p.common }()
