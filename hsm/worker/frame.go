@@ -155,6 +155,10 @@ func (s socket) write(f *frame) error {
 		if err == unix.EINTR {
 			continue
 		}
+		if err == unix.EAGAIN { // of a lane that is parked, and only if the message is larger than the socket's buffer
+			unix.Poll([]unix.PollFd{{Fd: int32(s), Events: unix.POLLOUT}}, -1)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -166,6 +170,7 @@ func (s socket) write(f *frame) error {
 // A reader reads frames from a socket. What it has read ahead is in its buffer, and is wiped when the next frame is asked for.
 type reader struct {
 	socket
+	parked     *parked // if reads wait so
 	buf        []byte
 	begin, end int // of what was read and not given out
 	given      int // where what was given out last begins
@@ -223,7 +228,7 @@ func (r *reader) fill() error {
 		r.buf, r.begin, r.end, r.given = larger, 0, n, 0
 	}
 	for {
-		n, err := unix.Read(int(r.socket), r.buf[r.end:])
+		n, err := r.read(r.buf[r.end:])
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -235,6 +240,13 @@ func (r *reader) fill() error {
 		r.end += n
 		return nil
 	}
+}
+
+func (r *reader) read(b []byte) (int, error) {
+	if r.parked != nil {
+		return r.parked.read(b)
+	}
+	return unix.Read(int(r.socket), b)
 }
 
 // shutdown ends reads and writes on the socket, of both ends.

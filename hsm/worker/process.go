@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -259,6 +260,15 @@ func (p *process) receive(pin func() ([]byte, func(error), error)) {
 			o.slowest = time.Duration(body.number())
 			if body.number() == 1 {
 				p.line = &line{lane: <-p.lanes}
+			} else {
+				var err error
+				for _, l := range p.all {
+					err = cmp.Or(err, l.park())
+				}
+				if err != nil {
+					p.kill(fmt.Errorf("waiting for a worker in the poller: %w", err))
+					return
+				}
 			}
 			if err := json.Unmarshal(body.bytes(), &o.info); err != nil || body.err != nil {
 				p.kill(errMessage)
