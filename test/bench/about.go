@@ -15,6 +15,8 @@ import (
 // aboutKeys are what a report says of the machine and of what else was measured, in their order. The first ones are those of `go test -bench`.
 var aboutKeys = []string{"goos", "goarch", "cpu", "processors", "kernel", "file system", "go", "SoftHSM", "OpenSSL", "load"}
 
+const sameKeys = 3 // of aboutKeys: two runs that differ in them cannot be compared
+
 // about describes the machine without its name. What cannot be told is left empty.
 func about(ctx context.Context) map[string]string {
 	first := func(file, pattern string) string {

@@ -122,8 +122,12 @@ func (r *report) lines(w io.Writer, line func(cells []string, widths []int) stri
 // golang prints the samples as `go test -bench` does (golang.org/design/14313-benchmark-format), a line a round, so that benchstat compares two runs and
 // tells what is noise.
 func (r *report) golang(w io.Writer) error {
-	for _, key := range aboutKeys {
-		fmt.Fprintf(w, "%s: %s\n", strings.ReplaceAll(key, " ", "-"), r.About[key])
+	for i, key := range aboutKeys {
+		mark := ""
+		if i >= sameKeys {
+			mark = "# " // for people: benchstat compares only what does not differ in what it reads
+		}
+		fmt.Fprintf(w, "%s%s: %s\n", mark, key, r.About[key])
 	}
 	for _, row := range r.Rows {
 		name := "Benchmark" + benchmarkName(row.Name)
