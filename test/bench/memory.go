@@ -37,7 +37,8 @@ func (b *bench) measureMemory(ctx context.Context) error {
 		}
 		return nil
 	}
-	if err := mix(20_000); err != nil {
+	// The heap of the server is as large as it becomes after some 200,000 requests.
+	if err := mix(b.choose(20_000, 200_000)); err != nil {
 		return err
 	}
 	if err := fill(); err != nil {
