@@ -241,6 +241,10 @@ type (
 func (noStore) View(_ context.Context, f func(kms.Tx) error) error   { return f(noTx{}) }
 func (noStore) Update(_ context.Context, f func(kms.Tx) error) error { return f(noTx{}) }
 func (noStore) Generation(context.Context) (int64, error)            { return 0, nil }
+func (noStore) Healthy(context.Context) error                        { return nil }
+func (noStore) Changes(context.Context, int64) ([]kms.Change, int64, error) {
+	return nil, 0, nil
+}
 func (noTx) Deployment() (*kms.Deployment, error) {
 	return &kms.Deployment{Partition: "aws", Region: testRegion, UsageSince: testTime}, nil
 }

@@ -118,7 +118,8 @@ func (s *Service) UpdateAlias(ctx context.Context, who Caller, req *UpdateAliasR
 		if !errors.Is(err, ErrConflict) && !isNotStored(err) {
 			return &Empty{}, err
 		}
-		s.forget() // somebody else moved or deleted it meanwhile: begin again with what is there now
+		// Somebody else moved or deleted it meanwhile: begin again with what is there now.
+		s.apply(AliasChanged(who.Account, req.AliasName), KeyChanged(from.ID), KeyChanged(to.ID))
 	}
 }
 
@@ -144,7 +145,8 @@ func (s *Service) DeleteAlias(ctx context.Context, who Caller, req *DeleteAliasR
 		if !errors.Is(err, ErrConflict) && !isNotStored(err) {
 			return &Empty{}, err
 		}
-		s.forget() // somebody else moved or deleted it meanwhile: begin again with what is there now
+		// Likewise.
+		s.apply(AliasChanged(who.Account, req.AliasName), KeyChanged(key.ID))
 	}
 }
 

@@ -59,13 +59,15 @@ type verdict struct {
 
 // judge decides and says nothing about it.
 func (s *Service) judge(ctx context.Context, who Caller, a *access, key *Key) (verdict, error) {
-	if key.document == nil {
-		return verdict{}, fmt.Errorf("the policy of key %s cannot be read", key.ID)
+	document, err := s.document(key)
+	if err != nil {
+		return verdict{}, err
 	}
 	q, p, f, err := s.question(ctx, who, a, key, s.keyARN(key.Account, key.ID))
 	if err != nil {
 		return verdict{}, err
 	}
+	p.Key = document
 	v := verdict{decision: policy.Decide(q, p), question: q, policies: p}
 	if f.err != nil {
 		return verdict{}, f.err
@@ -85,7 +87,7 @@ func (s *Service) judge(ctx context.Context, who Caller, a *access, key *Key) (v
 	return v, nil
 }
 
-// question puts what is known of a request into the form that policies are asked in.
+// question puts what is known of a request into the form that policies are asked in, but for the policy of the key.
 func (s *Service) question(ctx context.Context, who Caller, a *access, key *Key, resource string) (policy.Question, policy.Policies, *facts, error) {
 	id, err := s.identity(ctx, who)
 	if err != nil {
@@ -102,7 +104,7 @@ func (s *Service) question(ctx context.Context, who Caller, a *access, key *Key,
 	}
 	p := policy.Policies{Identity: id.policies}
 	if key != nil {
-		q.Owner, p.Key = key.Account, key.document
+		q.Owner = key.Account
 	}
 	return q, p, f, nil
 }

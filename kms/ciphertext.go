@@ -140,7 +140,7 @@ func (s *Service) openCiphertext(ctx context.Context, who Caller, a access, h he
 	// Another node may have rotated the key a moment ago, and what it encrypts since must open here: look at the key as it is now.
 	switch _, err := s.readKey(ctx, h.key, false); {
 	case isNotStored(err):
-		s.keys.forget() // it is gone
+		s.keys.forget(h.key) // it is gone
 	case err != nil:
 		return nil, err
 	}

@@ -128,7 +128,7 @@ func (s *Service) CreateGrant(ctx context.Context, who Caller, req *CreateGrantR
 		if !errors.Is(err, ErrConflict) && !isNotStored(err) {
 			return nil, err
 		}
-		s.forget() // what the gate saw is out of date
+		key.outdated()
 	}
 }
 

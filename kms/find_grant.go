@@ -9,7 +9,10 @@ import (
 
 // grantsKept is how many grants of one key to one grantee are remembered together. Where there are more, the store is asked for those that can be for
 // the request's encryption context.
-const grantsKept = 1000
+const grantsKept = 64
+
+// grantsPage is how many are read at once where all are to be looked at.
+const grantsPage = 1000
 
 // heldGrants are the grants of one key to one grantee, if they are few; otherwise many is true and there are none.
 type heldGrants struct {
@@ -18,8 +21,14 @@ type heldGrants struct {
 }
 
 type grantKey struct {
-	key     KeyID
+	key     keyRead
 	grantee string
+}
+
+// A keyRead is a key as it was read once.
+type keyRead struct {
+	id   KeyID
+	read uint64
 }
 
 // findGrant returns a grant that allows who to do a with the key, or nil. A grant to an account is for its root, and for those of its principals
@@ -84,7 +93,7 @@ func (a *access) isFor(g *Grant, operation GrantOperations) bool {
 }
 
 func (s *Service) findGrantTo(ctx context.Context, grantee string, a *access, key *Key, operation GrantOperations) (*Grant, error) {
-	held, err := s.grants.get(grantKey{key.ID, grantee}, s.trusted(), func() (*heldGrants, error) {
+	held, err := s.grants.get(grantKey{keyRead{key.ID, key.read}, grantee}, s.trusted(), func() (*heldGrants, error) {
 		held := new(heldGrants)
 		err := s.store.View(ctx, func(tx Tx) (err error) {
 			held.grants, err = tx.Grants(key.ID, grantee, "", grantsKept+1)
@@ -104,7 +113,7 @@ func (s *Service) findGrantTo(ctx context.Context, grantee string, a *access, ke
 	// Each pair is a question to the store; of very many, it is cheaper to look at all grants.
 	more := len(a.context) > maxMatches
 	for _, match := range a.matches() {
-		some, err := s.matchingGrants(ctx, foundKey{key.ID, grantee, match, operation})
+		some, err := s.matchingGrants(ctx, foundKey{keyRead{key.ID, key.read}, grantee, match, operation})
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +129,7 @@ func (s *Service) findGrantTo(ctx context.Context, grantee string, a *access, ke
 	for after := ""; ; {
 		var some []Grant
 		err := s.store.View(ctx, func(tx Tx) (err error) {
-			some, err = tx.Grants(key.ID, grantee, after, grantsKept)
+			some, err = tx.Grants(key.ID, grantee, after, grantsPage)
 			return err
 		})
 		if err != nil || len(some) == 0 {
@@ -149,7 +158,7 @@ func (a *access) matches() []GrantMatch {
 
 // foundKey is what some grants of one key to one grantee are asked for by.
 type foundKey struct {
-	key       KeyID
+	key       keyRead
 	grantee   string
 	match     GrantMatch
 	operation GrantOperations
@@ -162,7 +171,7 @@ const matchingKept = 32
 func (s *Service) matchingGrants(ctx context.Context, k foundKey) ([]Grant, error) {
 	return s.found.get(k, s.trusted(), func() (some []Grant, err error) {
 		err = s.store.View(ctx, func(tx Tx) (err error) {
-			some, err = tx.FindGrants(k.key, k.grantee, k.match, k.operation, matchingKept)
+			some, err = tx.FindGrants(k.key.id, k.grantee, k.match, k.operation, matchingKept)
 			return err
 		})
 		return some, err

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"strongroom/hsm"
-	"strongroom/kms/policy"
 )
 
 // A KeyState is what a KMS key can do now (AWS KMS Developer Guide, "Key states of AWS KMS keys").
@@ -38,8 +37,10 @@ type Key struct {
 	Rotation     Rotation
 	Materials    []Material // oldest first; the last one that has a Ref encrypts, every one that has decrypts
 
-	// document is Policy, read; nil if it cannot be. The cache sets it.
-	document *policy.Document
+	// What readKey sets. policyHash is of Policy. read is another number each time that a key is read: what is remembered of the grants on a key is remembered for
+	// it as it was read, so that nobody finds it any more when the key is forgotten.
+	policyHash policyHash
+	read       uint64
 }
 
 // A Rotation says when a key gets new material by itself. The zero Rotation is never.

@@ -58,7 +58,7 @@ func (s *Service) PutKeyPolicy(ctx context.Context, who Caller, req *PutKeyPolic
 		return tx.SetPolicy(key.ID, req.Policy)
 	})
 	if errors.Is(err, ErrConflict) || isNotStored(err) {
-		s.forget()
+		key.outdated()
 		return s.PutKeyPolicy(ctx, who, req) // with what is there now
 	}
 	return &Empty{}, err

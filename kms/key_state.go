@@ -114,7 +114,7 @@ func (s *Service) changeState(ctx context.Context, who Caller, a access, to KeyS
 		case !errors.Is(err, ErrConflict) && !isNotStored(err):
 			return nil, err
 		}
-		s.forget() // what the gate saw is out of date
+		key.outdated()
 	}
 }
 
@@ -139,7 +139,7 @@ func (s *Service) change(ctx context.Context, who Caller, a access, f func(tx Tx
 		if !errors.Is(err, ErrConflict) && !isNotStored(err) {
 			return key, err
 		}
-		s.forget() // what the gate saw is out of date
+		key.outdated()
 	}
 }
 

@@ -366,9 +366,16 @@ func (d *deafStore) View(ctx context.Context, f func(kms.Tx) error) error {
 	return d.Store.View(ctx, f)
 }
 
-func (d *deafStore) Generation(ctx context.Context) (int64, error) {
+func (d *deafStore) Changes(ctx context.Context, since int64) ([]kms.Change, int64, error) {
 	if err := d.err(); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	return d.Store.Generation(ctx)
+	return d.Store.Changes(ctx, since)
+}
+
+func (d *deafStore) Healthy(ctx context.Context) error {
+	if err := d.err(); err != nil {
+		return err
+	}
+	return d.Store.Healthy(ctx)
 }

@@ -81,6 +81,14 @@ type openKey struct {
 	caller  *identity // as it was when the gate let it pass
 }
 
+// outdated forgets what the gate saw, which turned out not to be so any more: the key, the grants on it, and the caller.
+func (k *openKey) outdated() {
+	k.service.apply(KeyChanged(k.ID))
+	if k.caller != nil {
+		k.service.identities.forget(k.caller.arn.String())
+	}
+}
+
 // symmetricDefault is the one key spec, and the one encryption algorithm, of the keys here: AES-256-GCM.
 const symmetricDefault = "SYMMETRIC_DEFAULT"
 

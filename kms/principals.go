@@ -56,13 +56,12 @@ var errInvalidPrincipals = errorf(MalformedPolicy, "Policy contains a statement 
 // checkLockout refuses a key policy under which the caller could not change it again. A statement for the caller's account is enough: its identity policies may
 // be changed by others.
 func (s *Service) checkLockout(ctx context.Context, who Caller, key *Key, d *policy.Document) error {
-	changed := *key
-	changed.document = d
 	a := manage("kms:PutKeyPolicy", key.ID.String(), anyState)
-	q, p, f, err := s.question(ctx, who, &a, &changed, s.keyARN(key.Account, key.ID))
+	q, p, f, err := s.question(ctx, who, &a, key, s.keyARN(key.Account, key.ID))
 	if err != nil {
 		return err
 	}
+	p.Key = d
 	p.Identity = nil // whether they would allow it is not the key policy's doing
 	decision := policy.Decide(q, p)
 	if f.err != nil {

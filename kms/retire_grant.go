@@ -60,7 +60,6 @@ func (s *Service) RetireGrant(ctx context.Context, who Caller, req *RetireGrantR
 	if err != nil {
 		return nil, err
 	}
-	p.Key = nil
 	d := policy.Decide(q, p)
 	if f.err != nil {
 		return nil, f.err
@@ -156,7 +155,7 @@ func (s *Service) deleteGrant(ctx context.Context, key KeyID, id string, dryRun 
 	}
 	err := s.update(ctx, func(tx Tx) error { return tx.DeleteGrant(key, id) })
 	if isNotStored(err) {
-		s.forget() // another request was quicker
+		s.apply(KeyChanged(key)) // another request was quicker
 		err = noGrant(id)
 	}
 	if err != nil {

@@ -22,8 +22,8 @@ const recordEvery = 250 * time.Millisecond
 func (s *Service) Run(ctx context.Context) error {
 	listen := time.NewTicker(listenEvery)
 	defer listen.Stop()
-	generation, _ := s.listen(ctx, -1) // whether it answers is seen again soon
-	deaf := false                      // what the log was last told
+	s.listen(ctx) // whether the store answers is seen again soon
+	deaf := false // what the log was last told
 
 	var others sync.WaitGroup // end with ctx
 	defer others.Wait()
@@ -60,8 +60,7 @@ func (s *Service) Run(ctx context.Context) error {
 			return nil
 		case <-listen.C:
 		}
-		var err error
-		generation, err = s.listen(ctx, generation)
+		err := s.listen(ctx)
 		if deaf != (err != nil) && ctx.Err() == nil {
 			deaf = err != nil
 			if deaf {

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,9 +46,8 @@ type Options struct {
 	// SM2Off makes SM2 answer as it does in AWS Regions outside China.
 	SM2Off bool
 
-	// CachedKeys is how many keys are remembered between requests, at about 1 kB each as usual, and 100 kB if policy, description and tags
-	// are as long as they may be. Zero means 10,000.
-	CachedKeys int
+	// Memory is how many bytes may be taken, more or less, for what is remembered of the store between requests. Zero means DefaultMemory.
+	Memory int64
 
 	// Pairs gives out the data key pairs. Nil means that each request makes its own.
 	Pairs Pairs
@@ -76,15 +76,14 @@ type Service struct {
 	usedSince   time.Time // since when uses of keys are kept
 
 	// What was read from the store, and until when it may be believed (nanoseconds since start, a moment that Run moves on).
-	keys         *cache[KeyID, *Key]
-	aliases      *cache[aliasKey, *Alias]
-	aliasNames   *cache[KeyID, []string]
-	credentials  *cache[string, *Credential]
-	identities   *cache[string, *identity]
-	grants       *cache[grantKey, *heldGrants]
-	found        *cache[foundKey, []Grant]
+	remembered
+	memory       *memory
+	reads        atomic.Uint64 // of keys: see Key.read
 	start        time.Time
 	trustedUntil atomic.Int64
+
+	hearing sync.Mutex
+	heard   int64 // the generation up to which changes were heard of, or unheard
 
 	// primes bounds how many searches for RSA primes run here at once: more than one a core would only make each caller wait longer. It is for
 	// services without pairs.
@@ -121,8 +120,8 @@ func New(ctx context.Context, o Options) (*Service, error) {
 
 // newService returns a service without asking for what only requests need.
 func newService(ctx context.Context, o Options) (*Service, error) {
-	if o.CachedKeys == 0 {
-		o.CachedKeys = 10_000
+	if o.Memory == 0 {
+		o.Memory = DefaultMemory
 	}
 	if o.Limits == nil {
 		o.Limits = &DefaultLimits
@@ -157,18 +156,13 @@ func newService(ctx context.Context, o Options) (*Service, error) {
 		region:      d.Region,
 		sealer:      *sealer,
 		usedSince:   d.UsageSince,
-		keys:        newCache[KeyID, *Key](o.CachedKeys),
-		aliases:     newCache[aliasKey, *Alias](o.CachedKeys),
-		aliasNames:  newCache[KeyID, []string](o.CachedKeys),
-		credentials: newCache[string, *Credential](10_000),
-		identities:  newCache[string, *identity](10_000),
-		grants:      newCache[grantKey, *heldGrants](1_000),
-		found:       newCache[foundKey, []Grant](10_000),
+		heard:       unheard,
 		start:       time.Now(),
 		primes:      make(chan struct{}, runtime.NumCPU()),
 		usage:       newUsage(),
 		limiter:     newLimiter(*o.Limits),
 	}
+	s.remembered, s.memory = newRemembered(o.Memory)
 	s.budget = newBudget(o.Store, o.Log, o.SealLimit, s.rotateWorn)
 	return s, nil
 }
@@ -188,10 +182,7 @@ type part struct {
 // parts are in the order in which Ready asks them.
 func (s *Service) parts() []part {
 	return []part{
-		{"store", "the store does not answer", func(ctx context.Context) error {
-			_, err := s.store.Generation(ctx)
-			return err
-		}},
+		{"store", "the store does not answer, or is damaged", s.store.Healthy},
 		{"audit", "the audit log cannot be written", func(context.Context) error { return s.audit.Err() }},
 		{"hsm", "the HSM does not encrypt and decrypt", s.device.Check},
 	}
@@ -238,41 +229,34 @@ func (s *Service) trusted() bool {
 	return int64(time.Since(s.start)) < s.trustedUntil.Load()
 }
 
-// listen asks the store once whether anything changed since the generation last, and returns the generation now.
-func (s *Service) listen(ctx context.Context, last int64) (int64, error) {
+// listen asks the store once what changed since it was last asked. If it answers, what is then remembered may be believed for a while.
+func (s *Service) listen(ctx context.Context) error {
 	asked := time.Since(s.start)
-	now, err := s.store.Generation(ctx)
-	if err != nil {
-		return last, err
-	}
-	if now != last {
-		s.forget()
+	if err := s.hear(ctx); err != nil {
+		return err
 	}
 	s.trustedUntil.Store(int64(asked + trustSpan))
-	return now, nil
-}
-
-// forget drops all that is remembered from the store.
-func (s *Service) forget() {
-	s.keys.forget()
-	s.aliases.forget()
-	s.aliasNames.forget()
-	s.credentials.forget()
-	s.identities.forget()
-	s.grants.forget()
-	s.found.forget()
+	return nil
 }
 
 // update makes a change in the store. When it returns, no request answers from what was remembered before the change, also if the change failed,
-// since a failure may hide a change that was made. What the store or f refused was not made; whoever tries again then forgets first.
+// since a failure may hide a change that was made. What the store or f refused was not made; whoever tries again then forgets first what may be out of date.
 func (s *Service) update(ctx context.Context, f func(Tx) error) error {
 	err := s.store.Update(ctx, f)
 	var refused *Error
 	if errors.Is(err, ErrConflict) || isNotStored(err) || errors.As(err, &refused) {
 		return err
 	}
-	s.forget()
-	return err
+	if err != nil {
+		s.forget()
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hearTimeout)
+	defer cancel()
+	if err := s.hear(ctx); err != nil { // which forgot everything; the change is made all the same
+		s.log.Warn("could not hear from the store what a change has changed", "err", err)
+	}
+	return nil
 }
 
 // deviceError turns an error of the device into the refusal that a client sees.

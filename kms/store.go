@@ -39,6 +39,13 @@ type Store interface {
 	// Generation returns a number that differs from every earlier one if any Update that changed something, by any process, was
 	// committed in between. What says so is no change in this sense: nobody remembers it. It is cheap enough to ask several times a second.
 	Generation(ctx context.Context) (int64, error)
+
+	// Changes returns what every Update that was committed since a generation changed, and the generation now. Where that is not known, as it is
+	// not of long ago or of a number that is no generation, AnyChange is among the changes.
+	Changes(ctx context.Context, since int64) ([]Change, int64, error)
+
+	// Healthy returns an error if the store does not answer, or is known to be damaged.
+	Healthy(ctx context.Context) error
 }
 
 // A Tx is one transaction on a [Store]: the questions that the service asks. Methods that write fail in a View.

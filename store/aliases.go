@@ -55,13 +55,14 @@ func (t *tx) CountAliases(key kms.KeyID) (int, error) {
 }
 
 func (t *tx) InsertAlias(a *kms.Alias) error {
-	return t.insert(insertAlias, a.Name, a.Account, a.Name, a.Key.String(), a.Created.UnixMilli(), a.Updated.UnixMilli())
+	err := t.insert(insertAlias, a.Name, a.Account, a.Name, a.Key.String(), a.Created.UnixMilli(), a.Updated.UnixMilli())
+	return t.noted(err, kms.AliasChanged(a.Account, a.Name), kms.KeyChanged(a.Key))
 }
 
 func (t *tx) MoveAlias(account, name string, from, to kms.KeyID, now time.Time) error {
 	n, err := t.exec(updateAlias, name, to.String(), now.UnixMilli(), account, name, from.String())
 	if err != nil || n > 0 {
-		return err
+		return t.noted(err, kms.AliasChanged(account, name), kms.KeyChanged(from), kms.KeyChanged(to))
 	}
 	// It is not there, or it is and points elsewhere.
 	if _, err := t.Alias(account, name); err != nil {
@@ -73,7 +74,7 @@ func (t *tx) MoveAlias(account, name string, from, to kms.KeyID, now time.Time) 
 func (t *tx) DeleteAlias(account, name string, from kms.KeyID) error {
 	n, err := t.exec(deleteAlias, name, account, name, from.String())
 	if err != nil || n > 0 {
-		return err
+		return t.noted(err, kms.AliasChanged(account, name), kms.KeyChanged(from))
 	}
 	if _, err := t.Alias(account, name); err != nil {
 		return err

@@ -53,17 +53,18 @@ func (t *tx) InsertCredential(c *kms.Credential) error {
 	if c.Token != nil && len(c.Token) != sha256.Size {
 		return fmt.Errorf("store: %s (%s): the hash of the token has %d bytes", insertCredential.does, c.ID, len(c.Token))
 	}
-	return t.insert(insertCredential, c.ID,
+	err := t.insert(insertCredential, c.ID,
 		c.ID, c.Account, c.Principal, flag(c.Active), c.Created.UnixMilli(), millis(c.LastUsed),
 		c.Sealed, c.Session, millis(c.Expires), c.Token)
+	return t.noted(err, kms.CredentialChanged(c.ID))
 }
 
 func (t *tx) SetCredentialActive(id string, active bool) error {
-	return t.change(updateActive, id, flag(active), id)
+	return t.noted(t.change(updateActive, id, flag(active), id), kms.CredentialChanged(id))
 }
 
 func (t *tx) DeleteCredential(id string) error {
-	return t.change(deleteCredential, id, id)
+	return t.noted(t.change(deleteCredential, id, id), kms.CredentialChanged(id))
 }
 
 func (t *tx) DeleteExpired(before time.Time, limit int) (int, error) {

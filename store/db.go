@@ -19,6 +19,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"strongroom/kms"
 )
@@ -29,8 +30,12 @@ type DB struct {
 	writer  *sql.DB // one connection: writers wait for one another here, where a context can end the wait
 	readers *sql.DB // as many as can be busy
 
-	mu   sync.Mutex
-	lock *os.File // held from Claim to Close; nil otherwise
+	mu     sync.Mutex
+	lock   *os.File // held from Claim to Close; nil otherwise
+	checks []context.CancelFunc
+
+	checking sync.WaitGroup        // checks that are running
+	damage   atomic.Pointer[error] // what one of them found
 }
 
 var _ kms.Store = (*DB)(nil)
@@ -84,6 +89,7 @@ func open(ctx context.Context, url string) (*DB, error) {
 
 // Close gives back what Open took, and the claim. It must be called when no View, Update or Generation runs any more.
 func (d *DB) Close() error {
+	d.endChecks()
 	// The last connection to be closed moves the write-ahead log into the file; only the writer may do that, so it is last.
 	err := errors.Join(d.readers.Close(), d.writer.Close())
 	d.mu.Lock()

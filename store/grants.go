@@ -98,11 +98,12 @@ func (t *tx) InsertGrant(g *kms.Grant) error {
 		return fmt.Errorf("store: %s (%s): %w", insertGrant.does, g.ID, err)
 	}
 	match := g.Match()
-	return t.insert(insertGrant, g.ID,
+	err = t.insert(insertGrant, g.ID,
 		g.ID, g.Key.String(), optional(g.Name), g.Grantee, optional(g.Retiring), g.Issuer, int64(g.Operations),
 		equals, subset, g.Constraint.SourceArn, g.Created.UnixMilli(), match[:])
+	return t.noted(err, kms.KeyChanged(g.Key))
 }
 
 func (t *tx) DeleteGrant(key kms.KeyID, id string) error {
-	return t.change(deleteGrant, id, id, key.String())
+	return t.noted(t.change(deleteGrant, id, id, key.String()), kms.KeyChanged(key))
 }

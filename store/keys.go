@@ -101,6 +101,7 @@ func (t *tx) InsertKey(k *kms.Key) error {
 			return err
 		}
 	}
+	t.note(kms.KeyChanged(k.ID))
 	return nil
 }
 
@@ -164,7 +165,7 @@ func (t *tx) SetState(id kms.KeyID, from, to kms.KeyState, deletion time.Time) e
 	}
 	n, err := t.exec(updateState, id, string(to), millis(deletion), id.String(), string(from))
 	if err != nil || n > 0 {
-		return err
+		return t.noted(err, kms.KeyChanged(id))
 	}
 	// It is not there, or it is and in another state.
 	if _, _, err := t.state(id); err != nil {
@@ -180,11 +181,11 @@ func (t *tx) state(id kms.KeyID) (account string, state kms.KeyState, err error)
 }
 
 func (t *tx) SetDescription(id kms.KeyID, description string) error {
-	return t.change(updateDescription, id, description, id.String())
+	return t.noted(t.change(updateDescription, id, description, id.String()), kms.KeyChanged(id))
 }
 
 func (t *tx) SetPolicy(id kms.KeyID, policy string) error {
-	return t.change(updatePolicy, id, policy, id.String())
+	return t.noted(t.change(updatePolicy, id, policy, id.String()), kms.KeyChanged(id))
 }
 
 var (
@@ -217,10 +218,18 @@ func (t *tx) DeleteKey(id kms.KeyID, now time.Time) error {
 			return err
 		}
 	}
-	for _, s := range []statement{deleteAliases, deleteGrants, deleteTags, deleteKeyUse, deleteMaterials, deleteKey} {
+	aliases, err := t.exec(deleteAliases, id, text)
+	if err != nil {
+		return err
+	}
+	for _, s := range []statement{deleteGrants, deleteTags, deleteKeyUse, deleteMaterials, deleteKey} {
 		if _, err := t.exec(s, id, text); err != nil {
 			return err
 		}
+	}
+	t.note(kms.KeyChanged(id))
+	if aliases > 0 { // of which nobody knows any more what they were called
+		t.note(kms.Change{Kind: kms.AnyChange})
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func (t *tx) InsertMaterial(key kms.KeyID, m *kms.Material) error {
 	if ref == nil {
 		return conflict(insertNextMaterial, key)
 	}
-	return t.insert(insertNextMaterial, m.ID, m.ID[:], key.String(), last+1, m.Created.UnixMilli(), string(m.Reason))
+	return t.noted(t.insert(insertNextMaterial, m.ID, m.ID[:], key.String(), last+1, m.Created.UnixMilli(), string(m.Reason)), kms.KeyChanged(key))
 }
 
 func (t *tx) SetMaterialRef(id hsm.ID, ref hsm.Ref) error {
@@ -75,14 +75,14 @@ func (t *tx) SetMaterialRef(id hsm.ID, ref hsm.Ref) error {
 		return fmt.Errorf("store: %s (%v): %w", updateRef.does, id, err)
 	}
 	n, err := t.exec(updateRef, id, []byte(ref), id[:])
-	if err != nil || n > 0 {
+	if err != nil {
 		return err
 	}
-	// It is not there, or it is and has a ref.
-	if _, err := t.KeyOfMaterial(id); err != nil {
-		return err
+	key, err := t.KeyOfMaterial(id)
+	if err == nil && n == 0 { // it has one
+		return conflict(updateRef, id)
 	}
-	return conflict(updateRef, id)
+	return t.noted(err, kms.KeyChanged(key))
 }
 
 func (t *tx) MaterialUses(id hsm.ID) (int64, error) {
@@ -125,5 +125,5 @@ func (t *tx) KeysRotating(after kms.KeyID, limit int) ([]kms.KeyID, error) {
 }
 
 func (t *tx) SetRotation(id kms.KeyID, r kms.Rotation) error {
-	return t.change(updateRotation, id, r.Days, millis(r.Next), id.String())
+	return t.noted(t.change(updateRotation, id, r.Days, millis(r.Next), id.String()), kms.KeyChanged(id))
 }

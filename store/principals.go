@@ -100,6 +100,7 @@ func (t *tx) InsertPrincipal(p *kms.Principal) error {
 			return err
 		}
 	}
+	t.note(kms.PrincipalChanged(p.Account, p.Kind, p.Name))
 	return nil
 }
 
@@ -154,5 +155,5 @@ func (t *tx) changePrincipal(does statement, account string, kind kms.PrincipalK
 	if err != nil {
 		return err
 	}
-	return f(p.ID)
+	return t.noted(f(p.ID), kms.PrincipalChanged(account, kind, name))
 }

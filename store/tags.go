@@ -42,6 +42,7 @@ func (t *tx) SetTags(id kms.KeyID, tags map[string]string) error {
 			return err
 		}
 	}
+	t.note(kms.KeyChanged(id))
 	return nil
 }
 
@@ -57,5 +58,6 @@ func (t *tx) DeleteTags(id kms.KeyID, names []string) error {
 			return err
 		}
 	}
+	t.note(kms.KeyChanged(id))
 	return nil
 }

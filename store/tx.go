@@ -100,10 +100,8 @@ func transactOnce(ctx context.Context, pool *sql.DB, begin string, f func(*tx) e
 		return nil // what is to be committed is nothing
 	}
 	if t.changed {
-		if n, err := t.exec(bumpGeneration, nil); err != nil {
+		if err := t.publish(); err != nil {
 			return err
-		} else if n != 1 {
-			return errors.New("store: table generation has lost its row; restore a backup")
 		}
 	}
 	// From here the context is not asked: to stop half-way would save nothing, and leave unsaid whether it happened.
@@ -115,6 +113,8 @@ func transactOnce(ctx context.Context, pool *sql.DB, begin string, f func(*tx) e
 
 var bumpGeneration = define("update table generation", `UPDATE generation SET value = value + 1 WHERE one = 1`)
 
+var errNoGeneration = errors.New("store: table generation has lost its row; restore a backup")
+
 // A tx is a [kms.Tx]. It is valid while the function that it was made for runs.
 type tx struct {
 	ctx     context.Context
@@ -122,6 +122,10 @@ type tx struct {
 	writes  bool
 	wrote   bool // some row was changed
 	changed bool // by a statement that is not quiet
+
+	// What was changed. Where something was, and nobody has said since what it was, unnoted is true.
+	notes   map[kms.Change]bool
+	unnoted bool
 
 	// spent is the first error of the database. After it nothing more is done: SQLite may have undone the transaction by
 	// itself, and what came next would be committed alone; PostgreSQL refuses to go on anyway.
@@ -220,6 +224,7 @@ func (t *tx) exec(s statement, about any, args ...any) (int64, error) {
 	if n > 0 {
 		t.wrote = true
 		t.changed = t.changed || !s.quiet
+		t.unnoted = t.unnoted || !s.quiet
 	}
 	return n, nil
 }

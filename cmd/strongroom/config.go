@@ -54,6 +54,7 @@ type Config struct {
 	Limits      LimitsConfig      `toml:"limits"`
 	Attestation AttestationConfig `toml:"attestation"`
 	Pool        PoolConfig        `toml:"pool"`
+	Cache       CacheConfig       `toml:"cache"`
 }
 
 // TLSConfig names the server's certificate. Both files are read again when they change.
@@ -156,6 +157,20 @@ type AuditConfig struct {
 	CheckpointSeconds int `toml:"checkpoint_seconds"`
 }
 
+// CacheConfig says what may be remembered of the store between requests: keys, policies, grants, aliases, principals and access keys, those in use.
+type CacheConfig struct {
+	// Memory is how many MiB that may take. The heap of the server has at most about twice that, and 256 MiB. Default: 64, which is enough for some
+	// 30,000 keys in use.
+	Memory int `toml:"memory"`
+}
+
+var defaultCache = CacheConfig{Memory: kms.DefaultMemory >> 20}
+
+// maxCache is how many MiB a cache may have.
+const maxCache = 1 << 16
+
+func (c CacheConfig) bytes() int64 { return int64(c.Memory) << 20 }
+
 // LimitsConfig says how many requests a second each principal may make, by their kind, before it is told to slow down. Twice as many may come
 // at once after a quiet time. 0 is no limit. Defaults: kms.DefaultLimits.
 type LimitsConfig struct {
@@ -185,7 +200,7 @@ func (c *Config) rig(ctx context.Context) (rigOptions, error) {
 	attestation, err := c.Attestation.options(ctx)
 	return rigOptions{
 		store: c.Store, token: c.HSM.workers(ctx), sm2: c.SM2 == nil || *c.SM2, audit: c.Audit, limits: c.Limits.limits(), attestation: attestation,
-		pool: c.Pool,
+		pool: c.Pool, cache: c.Cache,
 	}, err
 }
 
@@ -216,6 +231,7 @@ func readConfig(ctx context.Context, path string) (c *Config, faults []string, e
 		Limits:      limitsConfig(kms.DefaultLimits),
 		Attestation: defaultAttestation(),
 		Pool:        defaultPool(),
+		Cache:       defaultCache,
 	}
 	meta, err := toml.DecodeFile(path, c)
 	if err != nil {
@@ -347,6 +363,7 @@ func (c *Config) check(ctx context.Context) []string {
 		{"audit.max_size", c.Audit.MaxSize, 1 << 20},
 		{"audit.checkpoint_records", c.Audit.CheckpointRecords, 100_000},
 		{"audit.checkpoint_seconds", c.Audit.CheckpointSeconds, 24 * 60 * 60},
+		{"cache.memory", c.Cache.Memory, maxCache},
 	} {
 		if n.value < 1 || n.value > n.max {
 			fault(n.key, "%d is not from 1 to %d", n.value, n.max)

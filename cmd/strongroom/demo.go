@@ -108,7 +108,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, asJSON bool) (err er
 	began := time.Now()
 	log := newLogger(stderr, "error")
 	hardenProcess(log)
-	tuneRuntime()
+	tuneRuntime(defaultCache)
 	narrate := stdout
 	if asJSON {
 		narrate = io.Discard
@@ -118,7 +118,7 @@ func runDemo(ctx context.Context, stdout, stderr io.Writer, asJSON bool) (err er
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var rig *devRig
-	err = runDev(ctx, log, dir, "127.0.0.1:0", "", devPool(0), func(d *devRig) error {
+	err = runDev(ctx, log, dir, "127.0.0.1:0", "", devPool(0), defaultCache, func(d *devRig) error {
 		defer stop()
 		rig = d
 		return result.run(ctx, d, narrate, stderr)

@@ -46,6 +46,7 @@ Example:  strongroom dev --dir ./rig &
 			&cli.StringFlag{Name: "listen", Usage: "answer on `ADDRESS`, which must be loopback; port 0 takes a free one", Value: "127.0.0.1:0"},
 			&cli.StringFlag{Name: "metrics", Usage: "answer GET /metrics on `ADDRESS` too, likewise"},
 			&cli.IntFlag{Name: "pool", Usage: "have `N` RSA key pairs of each size ready before anybody asks"},
+			&cli.IntFlag{Name: "cache", Usage: "remember up to `N` MiB of keys, policies and grants", Value: defaultCache.Memory},
 			&cli.StringFlag{Name: "log-level", Usage: "`LEVEL` of the log: debug, info, warn or error", Value: "warn"},
 			jsonFlag(),
 		},
@@ -74,10 +75,14 @@ Example:  strongroom dev --dir ./rig &
 			if n := c.Int("pool"); n < 0 || n > maxPool {
 				return misuse("--pool %d is not from 0 to %d", n, maxPool)
 			}
+			cache := CacheConfig{Memory: c.Int("cache")}
+			if cache.Memory < 1 || cache.Memory > maxCache {
+				return misuse("--cache %d is not from 1 to %d", cache.Memory, maxCache)
+			}
 			log := newLogger(c.App.ErrWriter, c.String("log-level"))
 			hardenProcess(log)
-			tuneRuntime()
-			return runDev(c.Context, log, c.String("dir"), c.String("listen"), c.String("metrics"), devPool(c.Int("pool")), func(d *devRig) error {
+			tuneRuntime(cache)
+			return runDev(c.Context, log, c.String("dir"), c.String("listen"), c.String("metrics"), devPool(c.Int("pool")), cache, func(d *devRig) error {
 				if c.Bool("json") {
 					about := map[string]string{"endpoint": d.endpoint, "env": d.envFile(), "account": defaultAccount, "region": devRegion}
 					if d.metrics != "" {
@@ -119,7 +124,7 @@ func (d *devRig) tokenDir() string        { return filepath.Join(d.dir, "softhsm
 func (d *devRig) credentialsFile() string { return filepath.Join(d.dir, "credentials.json") }
 
 // runDev serves the rig in dir until ctx ends. It calls ready once requests are answered and DIR/env is there.
-func runDev(ctx context.Context, log *slog.Logger, dir, address, metrics string, pool PoolConfig, ready func(*devRig) error) error {
+func runDev(ctx context.Context, log *slog.Logger, dir, address, metrics string, pool PoolConfig, cache CacheConfig, ready func(*devRig) error) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
@@ -138,7 +143,7 @@ func runDev(ctx context.Context, log *slog.Logger, dir, address, metrics string,
 	if err := os.Remove(d.envFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	r, err := d.open(ctx, log, pool)
+	r, err := d.open(ctx, log, pool, cache)
 	if err != nil {
 		return err
 	}
@@ -173,7 +178,7 @@ func runDev(ctx context.Context, log *slog.Logger, dir, address, metrics string,
 }
 
 // open finds or makes the token, the store and the access key, and opens them. Every step may have been interrupted in an earlier start.
-func (d *devRig) open(ctx context.Context, log *slog.Logger, pool PoolConfig) (*rig, error) {
+func (d *devRig) open(ctx context.Context, log *slog.Logger, pool PoolConfig, cache CacheConfig) (*rig, error) {
 	token, err := softhsm.New(ctx, d.tokenDir())
 	if err != nil {
 		return nil, err
@@ -187,7 +192,7 @@ func (d *devRig) open(ctx context.Context, log *slog.Logger, pool PoolConfig) (*
 	}
 	o := rigOptions{
 		store: d.storeURL(), token: workerConfig(token, defaultHSM), sm2: true, audit: defaultAudit, limits: kms.DefaultLimits, attestation: attestation,
-		pool: pool,
+		pool: pool, cache: cache,
 	}
 	o.audit.Dir = d.auditDir()
 	var r *rig

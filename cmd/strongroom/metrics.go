@@ -36,6 +36,7 @@ func (r *rig) samplers() []sampler {
 		r.poolSamples,
 		requestSamples(r.counts),
 		budgetSamples(r.service.SealBudget),
+		cacheSamples(r.service.Caches, r.service.CacheLimit()),
 		r.auditSamples,
 	}
 }
@@ -247,6 +248,25 @@ func budgetSamples(budget func() kms.SealBudget) sampler {
 		for _, m := range b.Worn {
 			p.sample("strongroom_nonce_budget_key_used_ratio", share(m.Reserved), "key", m.Key.String())
 		}
+	}
+}
+
+// cacheSamples tell what is remembered of the store.
+func cacheSamples(caches func() map[string]kms.CacheStats, limit int64) sampler {
+	return func(_ context.Context, p *metricsPage) {
+		all := caches()
+		names := slices.Sorted(maps.Keys(all))
+		each := func(name string, kind metricKind, help string, value func(kms.CacheStats) int64) {
+			p.family(name, kind, help)
+			for _, of := range names {
+				p.sample(name, float64(value(all[of])), "of", of)
+			}
+		}
+		p.one("strongroom_cache_limit_bytes", gauge, "Memory that all that is remembered of the store may take.", float64(limit))
+		each("strongroom_cache_bytes", gauge, "Memory that is taken, more or less.", func(s kms.CacheStats) int64 { return s.Bytes })
+		each("strongroom_cache_entries", gauge, "What is remembered of the store.", func(s kms.CacheStats) int64 { return s.Entries })
+		each("strongroom_cache_hits_total", counter, "Times that it was there.", func(s kms.CacheStats) int64 { return s.Hits })
+		each("strongroom_cache_misses_total", counter, "Times that the store was asked.", func(s kms.CacheStats) int64 { return s.Misses })
 	}
 }
 

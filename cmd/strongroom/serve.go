@@ -33,7 +33,7 @@ Example:  strongroom serve --config /etc/strongroom/strongroom.toml`,
 			}
 			log := newLogger(c.App.ErrWriter, config.LogLevel)
 			hardenProcess(log)
-			tuneRuntime()
+			tuneRuntime(config.Cache)
 			o, err := config.rig(ctx)
 			if err != nil {
 				return err

@@ -66,6 +66,7 @@ type rigOptions struct {
 	audit  AuditConfig
 	limits kms.Limits
 	pool   PoolConfig
+	cache  CacheConfig
 
 	attestation attest.Options
 }
@@ -89,9 +90,8 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 	if err := r.store.Claim(ctx); err != nil {
 		return fmt.Errorf("claim the store: %w", err)
 	}
-	// Damage is better found now than by the first request that meets it, perhaps long after the last good backup is gone.
-	if err := r.store.QuickCheck(ctx); err != nil {
-		return fmt.Errorf("check the store: %w", err)
+	if err := r.checkStore(ctx); err != nil {
+		return err
 	}
 	// An init that was interrupted leaves an empty store, and perhaps a token that is not prepared: say the former.
 	var deployment *kms.Deployment
@@ -141,11 +141,39 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 	r.pool = newPairPool(r.log, o.pool)
 	r.service, err = kms.New(ctx, kms.Options{
 		Device: r.token, Store: r.store, Audit: r.audit, Log: r.log, Limits: &o.limits, Attestation: attestation, SM2Off: !o.sm2, Pairs: r.pool,
+		Memory: o.cache.bytes(),
 	})
 	if err != nil {
 		return err
 	}
 	return r.service.Recover(ctx)
+}
+
+// checkPatience is how long the server waits for the store to be looked through before it answers requests: long enough for a quarter of a gigabyte in memory.
+const checkPatience = 500 * time.Millisecond
+
+// checkStore looks for damage, which is better found now than by the first request that meets it, perhaps long after the last good backup is gone. If the
+// store is large, that goes on while requests are answered. What it then finds is in the log, and the server is not ready any more.
+func (r *rig) checkStore(ctx context.Context) error {
+	checked, began := r.store.Check(ctx), time.Now()
+	select {
+	case err := <-checked:
+		if err != nil {
+			return fmt.Errorf("check the store: %w", err)
+		}
+		return nil
+	case <-time.After(checkPatience):
+	}
+	r.log.Info("the store is large: it is looked through for damage while requests are answered")
+	go func() {
+		switch err := <-checked; {
+		case err == nil:
+			r.log.Info("the store was looked through: it is not damaged", "after", time.Since(began).Round(time.Millisecond))
+		case ctx.Err() == nil:
+			r.log.Error("the store could not be looked through, or is damaged", "err", err)
+		}
+	}()
+	return nil
 }
 
 // anchorOf returns what the log was when the store last heard of it, nil if it never did.
@@ -430,14 +458,23 @@ func newLogger(w io.Writer, level string) *slog.Logger {
 // Encrypt at 8 clients was halved, from 5.0 to 2.5 ms on two cores.
 //
 // The heap is a few megabytes of short-lived requests, so that with GOGC=100 it would be collected dozens of times a second.
-func tuneRuntime() {
+//
+// What is remembered of the store may make the heap large, and then it is not to be five times as large: the limit leaves it twice that and what
+// requests may need.
+func tuneRuntime(cache CacheConfig) {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(2 * runtime.NumCPU())
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(2*cache.bytes() + heapBesides)
+	}
 }
+
+// heapBesides is what the heap may have without being collected more often, besides twice what is remembered of the store.
+const heapBesides = 256 << 20
 
 // hardenProcess keeps the memory of a process that handles keys out of core dumps, and out of the reach of other processes of the same user; and what it was
 // given open, from the processes that it starts.
