@@ -98,15 +98,16 @@ func (c *cache[K, V]) put(k K, v V, epoch uint64) {
 	if size > c.memory.limit/largest {
 		return
 	}
+	c.memory.makeRoom(size)
 	c.mu.Lock()
-	if c.epoch == epoch {
-		c.drop(k)
-		c.young[k] = v
-		c.youngCost += size
-		c.memory.young.Add(size)
+	defer c.mu.Unlock()
+	if c.epoch != epoch {
+		return
 	}
-	c.mu.Unlock()
-	c.memory.bound()
+	c.drop(k)
+	c.young[k] = v
+	c.youngCost += size
+	c.memory.young.Add(size)
 }
 
 // drop forgets one entry. The caller holds the lock.
@@ -150,14 +151,15 @@ func (c *cache[K, V]) turn() {
 	c.youngCost, c.oldCost = 0, c.youngCost
 }
 
-// bound lets generations change if the young ones have become too large.
-func (m *memory) bound() {
-	if m.young.Load() <= m.limit/2 {
+// makeRoom lets the generations change if the young ones have no room for another size.
+func (m *memory) makeRoom(size int64) {
+	full := func() bool { return m.young.Load()+size > m.limit/2 }
+	if !full() {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.young.Load() <= m.limit/2 {
+	if !full() {
 		return
 	}
 	for _, c := range m.caches {

@@ -57,3 +57,9 @@ func (s *Service) Open(ctx context.Context, who Caller, key string, encryptionCo
 	_, err := s.open(ctx, who, use("kms:Decrypt", key, encryptionContext, nil, false))
 	return err
 }
+
+// Trusted reports whether what is remembered may be believed.
+func (s *Service) Trusted() bool { return s.trusted() }
+
+// Hear is one round of what Run does four times a second.
+func (s *Service) Hear(ctx context.Context) error { return s.hear(ctx) }

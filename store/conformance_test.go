@@ -68,6 +68,7 @@ func testStore(t *testing.T, open func(t *testing.T) (a, b kms.Store)) {
 		{"visible at once", testVisible},
 		{"generation", testGeneration},
 		{"what raises the generation", testLoud},
+		{"what was changed", testChanges},
 		{"audit anchor", testAuditAnchor},
 		{"what does not raise the generation", testQuiet},
 		{"exactly one change of state wins", testOneWins},
@@ -691,6 +692,9 @@ func testLoud(t *testing.T, a, b kms.Store) {
 // things are one of everything, and for each method that writes something that it can do to them. None undoes what another needs.
 type things struct {
 	key    *kms.Key
+	plain  kms.KeyID // of another one
+	goes   kms.KeyID // of one that is deleted
+	made   kms.KeyID // of one that is inserted
 	writes map[string]func(kms.Tx) error
 }
 
@@ -715,7 +719,8 @@ func insertThings(t testing.TB, s kms.Store) things {
 			tx.InsertSystemKey(&kms.SystemKey{Name: "fresh", ID: newMaterialID()}), tx.InsertDeployment(&kms.Deployment{ID: "old"}),
 			tx.InsertEvent([]byte("event")))
 	})
-	return things{key, map[string]func(kms.Tx) error{
+	made := newKey(kms.StateEnabled)
+	return things{key, plain.ID, goes.ID, made.ID, map[string]func(kms.Tx) error{
 		"SetUsageSince":   func(tx kms.Tx) error { return tx.SetUsageSince(time.Now()) },
 		"InsertSystemKey": func(tx kms.Tx) error { return tx.InsertSystemKey(&kms.SystemKey{Name: "new", ID: newMaterialID()}) },
 		"SetAuditAnchor":  func(tx kms.Tx) error { return tx.SetAuditAnchor(&kms.AuditAnchor{Log: "log", Sequence: 1, File: 1}) },
@@ -739,7 +744,7 @@ func insertThings(t testing.TB, s kms.Store) things {
 		},
 		"InsertEvent":    func(tx kms.Tx) error { return tx.InsertEvent([]byte("x")) },
 		"DeleteEvents":   func(tx kms.Tx) error { return tx.DeleteEvents(1 << 62) },
-		"InsertKey":      func(tx kms.Tx) error { return tx.InsertKey(newKey(kms.StateEnabled)) },
+		"InsertKey":      func(tx kms.Tx) error { return tx.InsertKey(made) },
 		"SetState":       func(tx kms.Tx) error { return tx.SetState(key.ID, kms.StateEnabled, kms.StateDisabled, time.Time{}) },
 		"SetMaterialRef": func(tx kms.Tx) error { return tx.SetMaterialRef(key.Materials[1].ID, hsm.Ref("x")) },
 		"InsertMaterial": func(tx kms.Tx) error { return tx.InsertMaterial(plain.ID, &kms.Material{ID: newMaterialID()}) },

@@ -14,6 +14,7 @@ import (
 const (
 	BusyTimeout    = busyTimeout
 	StatementCache = statementCache
+	ChangesKept    = changesKept
 )
 
 // OnStep has f called between the steps of Create.
