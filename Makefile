@@ -3,7 +3,7 @@
 GO   ?= go
 FUZZ ?= 60s
 
-.PHONY: demo test build deps test-deps lint bench fuzz soak clients fault clean
+.PHONY: demo test build deps test-deps lint bench bench-scale fuzz soak clients fault clean
 
 demo: deps
 	$(GO) run ./cmd/strongroom demo
@@ -30,6 +30,11 @@ lint:
 # What everything costs, in one table next to what it is held against, and in bench.txt, or BENCH, for `benchstat old.txt new.txt`. See BENCHMARKS.md.
 bench: deps
 	$(GO) run ./test/bench -all -seconds 3 -go $${BENCH:-bench.txt}
+
+# A store of a million keys and ten million grants next to one of ten keys. It takes a quarter of an hour to fill, 10 GB, and stays in SCALE for the next time.
+SCALE ?= /var/tmp/strongroom-scale
+bench-scale: deps
+	$(GO) run ./test/bench -scale $(SCALE)
 
 # A minute, or FUZZ, for each fuzz target.
 fuzz: deps

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 )
@@ -70,15 +71,30 @@ func (u *usage) written() {
 	u.writing = nil
 }
 
+// usageBatch is how many last uses of keys, and of access keys, are written in one transaction: others who change something wait no longer for it than some tens
+// of milliseconds, however many keys were used.
+const usageBatch = 500
+
 // flushUsage writes last uses to the store. What cannot be written is kept for the next time.
 func (s *Service) flushUsage(ctx context.Context) {
 	credentials, uses := s.usage.take()
 	defer s.usage.written()
-	if len(credentials) == 0 && len(uses) == 0 {
-		return
+	var err error
+	for err == nil && (len(credentials) > 0 || len(uses) > 0) {
+		some := make(map[string]time.Time)
+		for id, t := range credentials {
+			if len(some) == usageBatch {
+				break
+			}
+			some[id] = t
+		}
+		n := min(len(uses), usageBatch)
+		// Not update: nobody remembers last uses, so nothing need be forgotten.
+		if err = s.store.Update(ctx, func(tx Tx) error { return tx.RecordUse(some, uses[:n]) }); err == nil {
+			maps.DeleteFunc(credentials, func(id string, _ time.Time) bool { _, written := some[id]; return written })
+			uses = uses[n:]
+		}
 	}
-	// Not update: nobody remembers last uses, so nothing need be forgotten.
-	err := s.store.Update(ctx, func(tx Tx) error { return tx.RecordUse(credentials, uses) })
 	if err == nil {
 		return
 	}

@@ -31,7 +31,7 @@ var imports = map[string]string{
 	"softhsm":               "hsm/pkcs11",
 	"softhsm/fault":         "",
 	"cmd/strongroom":        "awsapi hsm hsm/pkcs11 hsm/worker keyspec keyspec/search kms kms/attest kms/attest/attesttest kms/audit kms/policy softhsm store",
-	"test/bench":            "hsm hsm/pkcs11 softhsm softhsm/fault",
+	"test/bench":            "hsm hsm/pkcs11 kms softhsm softhsm/fault store",
 	"test/tokens":           "hsm/pkcs11",
 }
 

@@ -32,6 +32,7 @@ func (r *rig) samplers() []sampler {
 	return []sampler{
 		processSamples(time.Now()),
 		readySamples(r.service.Parts()),
+		r.storeSamples,
 		r.deviceSamples,
 		r.poolSamples,
 		requestSamples(r.counts),
@@ -249,6 +250,11 @@ func budgetSamples(budget func() kms.SealBudget) sampler {
 			p.sample("strongroom_nonce_budget_key_used_ratio", share(m.Reserved), "key", m.Key.String())
 		}
 	}
+}
+
+// storeSamples tell of the search for damage at the start. What it finds makes the part not ready.
+func (r *rig) storeSamples(_ context.Context, p *metricsPage) {
+	p.one("strongroom_store_checked", gauge, "1 once the store was looked through after the start and found undamaged.", truth(r.checked.Load()))
 }
 
 // cacheSamples tell what is remembered of the store.

@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,7 @@ type rig struct {
 	audit   *audit.Log
 	service *kms.Service
 	pool    *pairPool
+	checked atomic.Bool    // the store was looked through
 	metrics net.Listener   // where metrics are answered, or nil
 	counts  *awsapi.Counts // of requests
 
@@ -90,9 +92,7 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 	if err := r.store.Claim(ctx); err != nil {
 		return fmt.Errorf("claim the store: %w", err)
 	}
-	if err := r.checkStore(ctx); err != nil {
-		return err
-	}
+	undamaged := r.checkStore(ctx)
 	// An init that was interrupted leaves an empty store, and perhaps a token that is not prepared: say the former.
 	var deployment *kms.Deployment
 	account := ""
@@ -118,6 +118,9 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 	}
 	o.token.Log = r.log
 	if r.token, err = openWorkers(ctx, o.token, r.store); err != nil {
+		return err
+	}
+	if err := undamaged(); err != nil { // before anything is written
 		return err
 	}
 	signer, err := kms.NewAuditSigner(ctx, r.token, r.store)
@@ -152,28 +155,33 @@ func (r *rig) open(ctx context.Context, o rigOptions) (err error) {
 // checkPatience is how long the server waits for the store to be looked through before it answers requests: long enough for a quarter of a gigabyte in memory.
 const checkPatience = 500 * time.Millisecond
 
-// checkStore looks for damage, which is better found now than by the first request that meets it, perhaps long after the last good backup is gone. If the
-// store is large, that goes on while requests are answered. What it then finds is in the log, and the server is not ready any more.
-func (r *rig) checkStore(ctx context.Context) error {
-	checked, began := r.store.Check(ctx), time.Now()
-	select {
-	case err := <-checked:
-		if err != nil {
-			return fmt.Errorf("check the store: %w", err)
+// checkStore begins to look for damage, which is better found now than by the first request that meets it, perhaps long after the last good backup is gone.
+// It returns what waits for the outcome, for checkPatience in all. If the store is large, the search goes on while requests are answered. What it then finds is
+// in the log, and the server is not ready any more.
+func (r *rig) checkStore(ctx context.Context) (outcome func() error) {
+	checked, began, patience := r.store.Check(ctx), time.Now(), time.After(checkPatience)
+	return func() error {
+		select {
+		case err := <-checked:
+			if err != nil {
+				return fmt.Errorf("check the store: %w", err)
+			}
+			r.checked.Store(true)
+			return nil
+		case <-patience:
 		}
+		r.log.Info("the store is large: it is looked through for damage while requests are answered")
+		go func() {
+			switch err := <-checked; {
+			case err == nil:
+				r.checked.Store(true)
+				r.log.Info("the store was looked through: it is not damaged", "after", time.Since(began).Round(time.Millisecond))
+			case ctx.Err() == nil:
+				r.log.Error("the store could not be looked through, or is damaged: what is asked of it is answered as far as it can be read", "err", err)
+			}
+		}()
 		return nil
-	case <-time.After(checkPatience):
 	}
-	r.log.Info("the store is large: it is looked through for damage while requests are answered")
-	go func() {
-		switch err := <-checked; {
-		case err == nil:
-			r.log.Info("the store was looked through: it is not damaged", "after", time.Since(began).Round(time.Millisecond))
-		case ctx.Err() == nil:
-			r.log.Error("the store could not be looked through, or is damaged", "err", err)
-		}
-	}()
-	return nil
 }
 
 // anchorOf returns what the log was when the store last heard of it, nil if it never did.

@@ -2,7 +2,7 @@ package policy
 
 import "reflect"
 
-// Size returns how many bytes of memory d takes, more or less: up to some ten times the length of its text.
+// Size returns how many bytes of memory d takes, more or less: up to some twenty times the length of its text.
 func (d *Document) Size() int {
 	if d == nil {
 		return 0

@@ -81,6 +81,9 @@ type plan struct {
 	only    []string // sections; all if empty
 	ops     *regexp.Regexp
 	clients []int
+
+	scale   string // directory
+	filling filling
 }
 
 const (
@@ -98,6 +101,10 @@ func parsePlan(args []string) (*plan, error) {
 	only := flags.String("only", "", "only these `sections`, with commas between: "+strings.Join(sectionNames(), ", "))
 	ops := flags.String("ops", "", "in the first of them, only operations that match this regular expression, such as '^Encrypt$' or 'RSA_'")
 	clients := flags.String("c", "1,8,32", "how many clients at once, next to the empty server")
+	flags.StringVar(&p.scale, "scale", "", "measure a server with a large store, and nothing else; the store stays in this `directory`, for the next time")
+	flags.IntVar(&p.filling.Keys, "scale-keys", 1_000_000, "keys in the large store")
+	flags.IntVar(&p.filling.Grants, "scale-grants", 10_000_000, "grants in the large store")
+	flags.IntVar(&p.filling.Made, "scale-objects", 1_000, "objects in the token, which the keys share")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -196,6 +203,9 @@ func run(ctx context.Context, p *plan, out io.Writer) (err error) {
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build strongroom: %w", err)
+	}
+	if p.scale != "" {
+		return measureScale(ctx, b.program, p, out)
 	}
 	if b.empty, err = startEmpty(b.dir); err != nil {
 		return err
