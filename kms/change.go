@@ -75,9 +75,14 @@ func parsed(id string) (KeyID, bool) {
 // hear forgets what was changed in the store, by whatever process, since the last time. When it returns nil, nothing is remembered that was not true when it began.
 // Otherwise nothing is remembered at all, and it is to be called again before anything is trusted.
 func (s *Service) hear(ctx context.Context) error {
-	// Held while the store is asked, but by nobody who answers requests that change nothing: what is heard out of order could move heard back.
-	s.hearing.Lock()
-	defer s.hearing.Unlock()
+	// One at a time, because what is heard out of order could move heard back. Who waits for long for another that hangs goes on without.
+	select {
+	case s.hearing <- struct{}{}:
+		defer func() { <-s.hearing }()
+	case <-ctx.Done():
+		s.forget()
+		return ctx.Err()
+	}
 	changes, now, err := s.store.Changes(ctx, s.heard)
 	if err != nil {
 		s.forget()

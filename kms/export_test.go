@@ -63,3 +63,12 @@ func (s *Service) Trusted() bool { return s.trusted() }
 
 // Hear is one round of what Run does four times a second.
 func (s *Service) Hear(ctx context.Context) error { return s.hear(ctx) }
+
+// UsageBatch is how many last uses are written in one transaction.
+const UsageBatch = usageBatch
+
+// Use remembers that a key was used now.
+func (s *Service) Use(id KeyID) { s.usage.key(KeyUse{Key: id, Operation: "Decrypt", Time: time.Now()}) }
+
+// FlushUsage is one round of what Run does.
+func (s *Service) FlushUsage(ctx context.Context) { s.flushUsage(ctx) }

@@ -122,3 +122,23 @@ func TestUsageTrackedSince(t *testing.T) {
 		t.Errorf("created %v, tracked since %v", got.KeyCreationDate, got.TrackingStartDate)
 	}
 }
+
+// The last uses of very many keys are written in parts, and all of them.
+func TestManyUses(t *testing.T) {
+	r := newRig(t, nil)
+	s := newService(t, r.store, token)
+	n := 2*kms.UsageBatch + 10
+	ids := r.fill(n)
+	for _, id := range ids {
+		s.Use(id)
+	}
+	s.FlushUsage(t.Context())
+	must(t, r.store.View(t.Context(), func(tx kms.Tx) error {
+		for i, id := range ids {
+			if _, err := tx.KeyUse(id); err != nil {
+				t.Fatalf("key %d of %d: %v", i, n, err)
+			}
+		}
+		return nil
+	}))
+}

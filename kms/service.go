@@ -21,7 +21,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -82,8 +81,8 @@ type Service struct {
 	start        time.Time
 	trustedUntil atomic.Int64
 
-	hearing sync.Mutex
-	heard   int64 // the generation up to which changes were heard of, or unheard
+	hearing chan struct{} // has one while somebody hears of changes
+	heard   int64         // the generation up to which changes were heard of, or unheard; for who hears
 
 	// primes bounds how many searches for RSA primes run here at once: more than one a core would only make each caller wait longer. It is for
 	// services without pairs.
@@ -156,6 +155,7 @@ func newService(ctx context.Context, o Options) (*Service, error) {
 		region:      d.Region,
 		sealer:      *sealer,
 		usedSince:   d.UsageSince,
+		hearing:     make(chan struct{}, 1),
 		heard:       unheard,
 		start:       time.Now(),
 		primes:      make(chan struct{}, runtime.NumCPU()),
