@@ -112,7 +112,7 @@ func TestOlderStore(t *testing.T) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command(t, "serve", "--config", config).want(t, exitFailed, "has schema 1 and this program needs 3; run strongroom migrate")
+	command(t, "serve", "--config", config).want(t, exitFailed, "has schema 1 and this program needs 4; run strongroom migrate")
 	command(t, "user", "list", "--dir", dir).want(t, exitFailed, "run strongroom migrate")
 
 	// dev does it by itself, and everything is there.
