@@ -31,7 +31,7 @@ func BenchmarkRequest(b *testing.B) {
 	}
 	d := &devRig{dir: dir}
 	log := slog.New(slog.DiscardHandler)
-	r, err := d.open(b.Context(), log, devPool(0))
+	r, err := d.open(b.Context(), log, devPool(0), defaultCache)
 	if err != nil {
 		b.Fatal(err)
 	}
