@@ -3,6 +3,9 @@
 GO   ?= go
 FUZZ ?= 60s
 
+# Has what libraries leave of secrets in memory erased: see keyspec/secret. What is built without it works as well, and leaves more behind.
+export GOEXPERIMENT ?= runtimesecret
+
 .PHONY: demo test build deps test-deps lint bench bench-scale fuzz soak clients fault clean
 
 demo: deps

@@ -12,6 +12,8 @@ import (
 	sm2dh "github.com/emmansun/gmsm/ecdh"
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"strongroom/keyspec/secret"
 )
 
 // ecKeys are keys on a curve in short Weierstrass form. They are all encoded alike, whoever does the arithmetic.
@@ -36,7 +38,8 @@ type curve interface {
 }
 
 func (k ecKeys) generate() (public, private []byte, err error) {
-	d, point, err := k.curve.generate()
+	var d, point []byte
+	secret.Do(func() { d, point, err = k.curve.generate() })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -163,7 +166,8 @@ func (k ed25519Keys) generate() (public, private []byte, err error) {
 	seed := make([]byte, ed25519.SeedSize)
 	defer clear(seed)
 	rand.Read(seed)
-	key := ed25519.NewKeyFromSeed(seed)
+	var key ed25519.PrivateKey
+	secret.Do(func() { key = ed25519.NewKeyFromSeed(seed) })
 	defer clear(key)
 	private, err = der(k.room(), func(b *cryptobyte.Builder) { b.AddASN1OctetString(seed) })
 	return []byte(key.Public().(ed25519.PublicKey)), private, err

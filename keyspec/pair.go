@@ -27,10 +27,10 @@ type Pair struct {
 // long as it takes to find two primes, which is luck: some 50 ms on average for RSA_2048, a second or several for RSA_4096. It
 // cannot be interrupted. The caller wipes the pair.
 //
-// Everything secret that is made on the way and that this package can reach is wiped. What it cannot reach stays in memory
-// until the memory is used again: the copies inside the key types of crypto/rsa, crypto/ecdh and gmsm, whose fields are not
-// exported, the temporaries of their arithmetic, and whatever is left in registers and on stacks, which the runtime also copies
-// when they grow.
+// Everything secret that is made on the way and that this package can reach is wiped. What it cannot reach are the copies inside the key types of
+// crypto/rsa, crypto/ecdh and gmsm, whose fields are not exported, the temporaries of their arithmetic, and whatever is left in registers and on
+// stacks, which the runtime also copies when they grow. Those are left to the package secret: the latter are gone when Generate returns, the others when the
+// collector has run. In a program that was built without, all stay in memory until the memory is used again.
 func (s Spec) Generate() (*Pair, error) {
 	r, err := s.row()
 	if err != nil {

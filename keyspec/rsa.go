@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"strongroom/keyspec/secret"
 )
 
 // rsaExponent is the public exponent of every RSA key here, F4, which is also the one that crypto/rsa uses.
@@ -18,6 +20,11 @@ type rsaKeys struct {
 }
 
 func (k rsaKeys) generate() (public, private []byte, err error) {
+	secret.Do(func() { public, private, err = k.search() })
+	return public, private, err
+}
+
+func (k rsaKeys) search() (public, private []byte, err error) {
 	key, err := rsa.GenerateKey(rand.Reader, k.bits)
 	if err != nil {
 		return nil, nil, err

@@ -4,6 +4,7 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -70,11 +71,16 @@ func build(program string) error {
 	if raced() {
 		args = append(args, "-race")
 	}
-	if out, err := exec.Command("go", append(args, "strongroom/cmd/strongroom")...).CombinedOutput(); err != nil {
+	cmd := exec.Command("go", append(args, "strongroom/cmd/strongroom")...)
+	cmd.Env = append(os.Environ(), "GOEXPERIMENT="+cmp.Or(os.Getenv("GOEXPERIMENT"), experiment))
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the program: %w\n%s", err, out)
 	}
 	return nil
 }
+
+// experiment is what the Makefile builds the program with.
+const experiment = "runtimesecret"
 
 // gorace keeps the race detector, where it is on, from making every end of the program take a second.
 const gorace = "atexit_sleep_ms=0"
@@ -143,7 +149,9 @@ func (b *buffer) String() string {
 const patience = time.Minute
 
 // launch starts the server and does not wait for anything.
-func launch(dir string, flags ...string) (*server, error) {
+func launch(dir string, flags ...string) (*server, error) { return kind.launch(dir, flags...) }
+
+func (kind tokenKind) launch(dir string, flags ...string) (*server, error) {
 	args, err := kind.command(dir)
 	if err != nil {
 		return nil, err
@@ -168,7 +176,12 @@ func launch(dir string, flags ...string) (*server, error) {
 // start returns a server on dir that answers. It is stopped at the end of the test, and the test fails if it does not end as it should.
 func start(t testing.TB, dir string, flags ...string) *server {
 	t.Helper()
-	s, err := startIn(dir, flags...)
+	return kind.start(t, dir, flags...)
+}
+
+func (kind tokenKind) start(t testing.TB, dir string, flags ...string) *server {
+	t.Helper()
+	s, err := kind.startIn(dir, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,12 +193,14 @@ func start(t testing.TB, dir string, flags ...string) *server {
 	return s
 }
 
-func startIn(dir string, flags ...string) (*server, error) {
+func startIn(dir string, flags ...string) (*server, error) { return kind.startIn(dir, flags...) }
+
+func (kind tokenKind) startIn(dir string, flags ...string) (*server, error) {
 	// Of an earlier server that was killed. This one removes it too, but perhaps later than we look.
 	if err := os.Remove(filepath.Join(dir, "env")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	s, err := launch(dir, flags...)
+	s, err := kind.launch(dir, flags...)
 	if err != nil {
 		return nil, err
 	}
