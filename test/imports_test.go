@@ -31,7 +31,7 @@ var imports = map[string]string{
 	"store":                 "hsm kms",
 	"softhsm":               "hsm/pkcs11",
 	"softhsm/fault":         "",
-	"cmd/strongroom":        "awsapi hsm hsm/pkcs11 hsm/worker keyspec keyspec/search kms kms/attest kms/attest/attesttest kms/audit kms/policy softhsm store",
+	"cmd/strongroom":        "awsapi hsm hsm/pkcs11 hsm/worker keyspec keyspec/search keyspec/secret kms kms/attest kms/attest/attesttest kms/audit kms/policy softhsm store",
 	"test/bench":            "hsm hsm/pkcs11 kms softhsm softhsm/fault store",
 	"test/tokens":           "hsm/pkcs11",
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -29,6 +30,10 @@ const (
 )
 
 func main() {
+	if len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "dev") {
+		undisturbed()
+	}
+	runtime.UnlockOSThread()
 	if len(os.Args) == 2 && os.Args[1] == worker.Argument {
 		os.Exit(worker.Main())
 	}

@@ -296,8 +296,9 @@ func (r *rig) serve(ctx context.Context, l net.Listener) error {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			ctx, cancel := context.WithTimeout(req.Context(), requestTimeout)
 			defer cancel()
-			handler.ServeHTTP(w, req.WithContext(ctx))
+			handler.ServeHTTP(onConn(w, req.WithContext(ctx)))
 		}),
+		ConnContext:       withConn,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -310,6 +311,8 @@ func (r *rig) serve(ctx context.Context, l net.Listener) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { r.service.Run(background) })
+	var answered atomic.Bool
+	wg.Go(func() { erase(background, &answered) })
 	if r.metrics != nil {
 		wg.Go(func() { serveMetrics(background, r.log, r.metrics, r.samplers()) })
 	}
@@ -320,7 +323,7 @@ func (r *rig) serve(ctx context.Context, l net.Listener) error {
 	defer stop()
 
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(l) }()
+	go func() { failed <- server.Serve(listener{l, server.ErrorLog, &answered}) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)
@@ -398,7 +401,7 @@ func listen(ctx context.Context, log *slog.Logger, address string, t TLSConfig) 
 		l.Close()
 		return nil, fmt.Errorf("tls: %w", err)
 	}
-	return tls.NewListener(l, &tls.Config{
+	return tls.NewListener(scratchListener{l}, &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"http/1.1"},
 		GetCertificate: certificate.get,
