@@ -64,12 +64,7 @@ func serveNSS(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, credentials := filepath.Join(dir, "strongroom.toml"), filepath.Join(dir, "credentials.json")
-	args := []string{"serve", "--config", config}
-	if _, err := os.Stat(credentials); err == nil {
-		return args, nil
-	}
-	text := fmt.Sprintf(`listen = "127.0.0.1:0"
+	return serveConfigured(dir, fmt.Sprintf(`listen = "127.0.0.1:0"
 store = "sqlite:%[1]s/strongroom.db"
 [hsm]
 module = %[2]q
@@ -82,7 +77,16 @@ rsa_3072 = 0
 rsa_4096 = 0
 ecc_nist_p384 = 0
 ecc_nist_p521 = 0
-`, dir, token.Module, token.InitArgs, token.Label)
+`, dir, token.Module, token.InitArgs, token.Label))
+}
+
+// serveConfigured makes a deployment in dir, if there is none, from a configuration.
+func serveConfigured(dir, text string) ([]string, error) {
+	config, credentials := filepath.Join(dir, "strongroom.toml"), filepath.Join(dir, "credentials.json")
+	args := []string{"serve", "--config", config}
+	if _, err := os.Stat(credentials); err == nil {
+		return args, nil
+	}
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
