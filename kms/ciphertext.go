@@ -138,10 +138,8 @@ func (s *Service) openCiphertext(ctx context.Context, who Caller, a access, h he
 		return key, err
 	}
 	// Another node may have rotated the key a moment ago, and what it encrypts since must open here: look at the key as it is now.
-	switch _, err := s.readKey(ctx, h.key, false); {
-	case isNotStored(err):
-		s.keys.forget(h.key) // it is gone
-	case err != nil:
+	s.keys.forget(h.key)
+	if _, err := s.readKey(ctx, h.key, false); err != nil && !isNotStored(err) {
 		return nil, err
 	}
 	if key, err = s.openHeader(ctx, who, a, h); err == errNoMaterial {

@@ -132,6 +132,10 @@ func TestDueDeletionDestroysTheMaterial(t *testing.T) {
 	if !inToken(t, key.KeyID) {
 		t.Fatal("the material was destroyed before its time")
 	}
+	newService(t, unsoundStore{r.store}, token).Sweep(ctx, resp.DeletionDate.Time)
+	if !inToken(t, key.KeyID) {
+		t.Fatal("the material was destroyed because of what a store says that may be damaged")
+	}
 	r.Sweep(ctx, resp.DeletionDate.Time)
 	r.Sweep(ctx, resp.DeletionDate.Time)
 	if inToken(t, key.KeyID) {
@@ -336,6 +340,11 @@ func TestOtherProcessesAreHeard(t *testing.T) {
 		t.Error("a process that does not hear the store still answers from memory")
 	}
 }
+
+// An unsoundStore is being looked through for damage.
+type unsoundStore struct{ kms.Store }
+
+func (unsoundStore) Sound() bool { return false }
 
 // A deafStore does not answer while it is deaf.
 type deafStore struct {

@@ -134,6 +134,9 @@ const (
 
 // sweep destroys what is due at now, and what was being destroyed when something failed. What fails is logged and left for the next sweep.
 func (s *Service) sweep(ctx context.Context, now time.Time) {
+	if !s.store.Sound() {
+		return // what it says to be due may be damage, and a destroyed key does not come back
+	}
 	s.sweepState(ctx, StatePendingDeletion, now, "begin to destroy", func(id KeyID) error { return s.beginDestruction(ctx, id, now) })
 	s.sweepState(ctx, StateDestroying, time.Time{}, "destroy", func(id KeyID) error { return s.finishDestruction(ctx, id) })
 	s.sweepRotations(ctx, now)

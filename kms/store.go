@@ -46,6 +46,10 @@ type Store interface {
 
 	// Healthy returns an error if the store does not answer, or is known to be damaged.
 	Healthy(ctx context.Context) error
+
+	// Sound reports whether the store is not known to be damaged, nor is being looked through for damage. As long as it is not sound, nothing is
+	// destroyed because of what it says.
+	Sound() bool
 }
 
 // A Tx is one transaction on a [Store]: the questions that the service asks. Methods that write fail in a View.

@@ -88,6 +88,7 @@ func (s *Service) rotateWorn(ctx context.Context, id KeyID, material hsm.ID) {
 	})
 	switch {
 	case errors.Is(err, ErrConflict):
+		s.keys.forget(id)
 		s.readKey(ctx, id, false) // it has begun or happened already, or the key has changed: from now on requests see it as it is
 		return
 	case isNotStored(err):

@@ -36,6 +36,7 @@ type DB struct {
 
 	checking sync.WaitGroup        // checks that are running
 	damage   atomic.Pointer[error] // what one of them found
+	unsound  atomic.Int32          // those that have not ended, or have not found all to be well
 }
 
 var _ kms.Store = (*DB)(nil)

@@ -18,6 +18,9 @@ func TestCheckInTheBackground(t *testing.T) {
 	want(t, d.Healthy(t.Context()), nil)
 	want(t, <-d.Check(t.Context()), nil)
 	want(t, d.Healthy(t.Context()), nil)
+	if !d.Sound() {
+		t.Error("a store that is well is not sound")
+	}
 	for range 200 {
 		insertKeys(t, d, newKey(kms.StateEnabled))
 	}
@@ -40,6 +43,9 @@ func TestCheckInTheBackground(t *testing.T) {
 				found = true
 				mention(t, err, path, "damaged", "restore")
 				mention(t, d.Healthy(t.Context()), path, "damaged")
+				if d.Sound() {
+					t.Error("a damaged store is sound")
+				}
 				want(t, d.View(t.Context(), func(tx kms.Tx) error { _, err := tx.Key(first.ID); return err }), nil)
 			} else if err != nil {
 				mention(t, d.Healthy(t.Context()), "damaged")

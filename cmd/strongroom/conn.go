@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"strongroom/keyspec/secret"
 )
@@ -61,8 +62,10 @@ func (c *conn) Read(p []byte) (int, error) {
 // shake does the handshake, within the time that there is for the first request, and tells the log and the client of a failure as net/http does
 // for connections that it knows to be TLS.
 func (c *conn) shake() error {
+	c.SetWriteDeadline(time.Now().Add(readHeaderTimeout)) // net/http has set the one for reading
 	err := c.tls.Handshake()
 	if err == nil {
+		c.SetWriteDeadline(time.Time{})
 		s := c.tls.ConnectionState()
 		c.state = &s
 		return nil
