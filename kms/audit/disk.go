@@ -79,7 +79,9 @@ func (osDisk) journal(path string, size int64) (journalFile, error) {
 	}
 	if err != nil {
 		f.Close()
-		os.Remove(path) // rather than take room on a disk that is full
+		if info != nil && info.Size() != size {
+			os.Remove(path) // rather than take room on a disk that is full
+		}
 		return nil, err
 	}
 	return osFile{f}, nil

@@ -48,14 +48,13 @@ type journal struct {
 // tendJournal sees to it that there is a journal in its place that can be written. Without one records are as safe, and take longer.
 func (l *Log) tendJournal() {
 	if j := l.journal; j != nil {
-		info, err := l.disk.stat(j.path)
-		there := err == nil && os.SameFile(info, j.info)
-		if there && !j.bad || l.settle() != nil {
+		why := j.inPlace(l.disk)
+		if why == nil && !j.bad || l.settle() != nil {
 			return
 		}
-		l.o.Log.Warn("audit log's journal is made anew", "path", j.path, "failed", j.bad)
+		l.o.Log.Warn("audit log's journal is made anew", "path", j.path, "err", why)
 		j.f.Close()
-		if there {
+		if why == nil {
 			os.Remove(j.path)
 		}
 		l.journal = nil
@@ -77,7 +76,7 @@ func (l *Log) endJournal() error {
 	switch {
 	case l.journal == nil:
 		return nil
-	case l.journaled():
+	case l.journaled() || l.journal.inPlace(l.disk) != nil:
 		return l.journal.f.Close()
 	}
 	return l.journal.remove()
@@ -95,7 +94,7 @@ const (
 	journalName  = "journal"
 	journalLabel = "strongroom audit journal v1 "
 
-	// journalSize is the length of the journal. A checkpoint, after 1000 records or CheckpointRecords, comes before it is full.
+	// journalSize is the length of the journal. Mostly a checkpoint comes before it is full.
 	journalSize = 2 << 20
 
 	journalPause = time.Minute // after none could be made
@@ -149,8 +148,25 @@ func (j *journal) put(p place, lines []byte, h Head) error {
 	return nil
 }
 
-// empty forgets the lines: they are on disk in the log's file. The next ones are written over them.
-func (j *journal) empty() { j.lines, j.at = j.lines[:0], 0 }
+// empty forgets the lines: they are on disk in the log's file. The next ones are written over them. That there are none need not be on disk: to put
+// back what is there changes nothing.
+func (j *journal) empty() {
+	if j.at > 0 && !j.bad {
+		if _, err := j.f.WriteAt(make([]byte, placeMax), 0); err != nil {
+			j.bad = true
+		}
+	}
+	j.lines, j.at = j.lines[:0], 0
+}
+
+// inPlace returns an error if the journal is not what is at its path, or not as long as it was.
+func (j *journal) inPlace(d disk) error {
+	info, err := d.stat(j.path)
+	if err == nil && (!os.SameFile(info, j.info) || info.Size() != journalSize) {
+		err = &fs.PathError{Op: "stat", Path: j.path, Err: errors.New("it was moved away or changed")}
+	}
+	return err
+}
 
 // undo takes the last n bytes of lines back, which were put last and were refused after all. It does not wait until they are gone from the disk.
 func (j *journal) undo(n int) {

@@ -350,6 +350,23 @@ func TestReplay(t *testing.T) {
 			t.Errorf("kept %v", kept)
 		}
 	})
+	// As a crash leaves it while the lines are put into the next file, because the first had failed.
+	for _, part := range []int{0, 1, 500, 3000, 1 << 20} {
+		t.Run(fmt.Sprint("in the next file, bytes: ", part), func(t *testing.T) {
+			dir, path, text, _ := stopped(t, s, settled, after)
+			at := lines(text, 1+settled)
+			rest := text[at:]
+			if err := errors.Join(os.WriteFile(path, text[:at], 0o600),
+				os.WriteFile(filepath.Join(dir, fileName(2)), rest[:min(part, len(rest))], 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			open(t, Options{Dir: dir, Signer: s}).Close()
+			if r := verify(t, dir, s); r.Records != 10 {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+
 	// As a crash leaves it between the first line of the next file and the journal of that.
 	t.Run("a later file", func(t *testing.T) {
 		dir, _, _, journal := stopped(t, s, settled, after)
@@ -422,6 +439,7 @@ func TestJournalFails(t *testing.T) {
 		"write":   {func(op, path string) error { return journalFault("write", op, path) }, nil},
 		"sync":    {func(op, path string) error { return journalFault("sync", op, path) }, nil},
 		"removed": {nil, os.Remove},
+		"emptied": {nil, func(path string) error { return os.Truncate(path, 0) }},
 		"moved":   {nil, func(path string) error { return os.Rename(path, path+".moved") }},
 		"replaced": {nil, func(path string) error {
 			return errors.Join(os.Rename(path, path+".moved"), os.WriteFile(path, []byte("x"), 0o600))

@@ -129,6 +129,9 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 		if l.writeQueue() {
 			go l.write()
 		}
+		err := <-p.done // which is there
+		release(p)
+		return err
 	}
 	select {
 	case err := <-p.done:
@@ -175,6 +178,13 @@ func (l *Log) write() {
 
 // writeQueue writes what is in the queue, and reports whether there is more by then. If not, its caller is not the writer any more.
 func (l *Log) writeQueue() (more bool) {
+	defer func() {
+		// A caller may recover from a panic, but a log in the middle of a write cannot: nobody else would ever write.
+		if p := recover(); p != nil {
+			go panic(p)
+			select {}
+		}
+	}()
 	l.mu.Lock()
 	l.batch, l.queue = l.queue, l.batch[:0]
 	l.mu.Unlock()
@@ -328,11 +338,15 @@ func (l *Log) put(batch []*pending) error {
 // they are. It reports whether they are in the journal.
 func (l *Log) keep(lines []byte, h Head) (kept bool, err error) {
 	if l.journal != nil && l.journal.fits(lines) {
-		if err := l.journal.put(l.place(), lines, h); err == nil {
-			return true, nil
-		} else {
-			l.o.Log.Warn("audit log's journal cannot be written; records wait for the log's file instead, which takes longer", "err", err)
+		err := l.journal.put(l.place(), lines, h)
+		if err == nil {
+			if err = l.journal.inPlace(l.disk); err == nil {
+				return true, nil
+			}
+			l.journal.undo(len(lines))
+			l.journal.bad = true // nobody would look for it there
 		}
+		l.o.Log.Warn("audit log's journal cannot be written; records wait for the log's file instead, which takes longer", "err", err)
 	}
 	return false, l.file.Sync()
 }

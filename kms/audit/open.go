@@ -317,6 +317,16 @@ func (l *Log) cut(n int64) error {
 	if _, err := io.Copy(hash, io.NewSectionReader(l.file, l.offset, n)); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
+	// More than the end of one line may be evidence: a zero in the middle of a log is not always left by a crash.
+	if text := make([]byte, min(n, sightLimit)); n > 0 {
+		if _, err := l.file.ReadAt(text, l.offset); err == nil && bytes.IndexByte(text, '\n') >= 0 {
+			kept := fmt.Sprintf("%s.cut-%d", l.path, l.offset)
+			if err := os.WriteFile(kept, text, 0o600); err != nil {
+				return fmt.Errorf("audit: keep what is cut off: %w", err)
+			}
+			l.o.Log.Warn("audit log has lines after a place that was not written; they are cut off and kept", "file", l.path, "kept", kept)
+		}
+	}
 	if err := l.file.Truncate(l.offset); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}

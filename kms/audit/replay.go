@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // replay puts the lines of the journal at the end of the file that they were written to, as far as they are not there: the machine stopped before
@@ -24,24 +26,35 @@ func (l *Log) replay(files []string) (*cutDetails, error) {
 	if err != nil || len(lines) == 0 {
 		return nil, err
 	}
-	path := filepath.Join(l.o.Dir, fileName(p.number))
+	path, offset := filepath.Join(l.o.Dir, fileName(p.number)), p.offset
 	text, why, err := p.following(path)
 	if err != nil {
 		return nil, err
 	}
 	there := common(text, lines)
-	if there == len(lines) {
-		return nil, nil // this was the process alone, or what is not there was not acknowledged
-	}
-	if why == "" {
-		if why, err = last(path, files); err != nil {
+	if there < len(lines) && why == "" {
+		var after string
+		if after, why, err = next(path, files); err != nil {
 			return nil, err
 		}
+		if after != "" && len(text) == 0 {
+			// They were being written to the next file, because this one had failed.
+			path, offset, why = after, 0, ""
+			if text, err = os.ReadFile(path); err != nil {
+				return nil, err
+			}
+			there = common(text, lines)
+		}
+	}
+	if there == len(lines) {
+		// This was the process alone, or what is not there was not acknowledged. But if the process ended because a sync had failed, then what the
+		// kernel holds to be written may not be.
+		return nil, rewrite(path, offset, lines)
 	}
 	if why == "" {
 		whole, head := chained(text[:there], p.log, p.head)
 		if n, _ := chained(beforeZero(text[whole:]), p.log, head); n == 0 {
-			return l.restore(path, p.offset+int64(there), text[there:], lines[there:])
+			return l.restore(path, offset+int64(there), text[there:], lines[there:])
 		}
 		why = filepath.Base(path) + " has other lines in their place"
 	}
@@ -53,18 +66,34 @@ func (l *Log) replay(files []string) (*cutDetails, error) {
 	return nil, nil
 }
 
-// last returns why a file is not the last of those that have something, or nothing if it is.
-func last(path string, files []string) (why string, err error) {
+// next returns the file after a file that has something, or none, and why nothing can be put at the end of the file before.
+func next(path string, files []string) (after, why string, err error) {
 	for _, f := range files[slices.Index(files, path)+1:] {
 		info, err := os.Stat(f)
-		if err != nil {
-			return "", err
-		}
-		if info.Size() > 0 {
-			return fmt.Sprintf("%s was begun after %s", filepath.Base(f), filepath.Base(path)), nil
+		switch {
+		case err != nil:
+			return "", "", err
+		case info.Size() == 0:
+		case after != "":
+			return "", why, nil
+		default:
+			after, why = f, fmt.Sprintf("%s was begun after %s", filepath.Base(f), filepath.Base(path))
 		}
 	}
-	return "", nil
+	return after, why, nil
+}
+
+// rewrite writes what is in a file at an offset once more, and waits until it is on disk.
+func rewrite(path string, offset int64, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, offset)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // following returns what a file has from p on, or why p is not a place in it.
