@@ -241,9 +241,9 @@ type (
 func (noStore) View(_ context.Context, f func(kms.Tx) error) error   { return f(noTx{}) }
 func (noStore) Update(_ context.Context, f func(kms.Tx) error) error { return f(noTx{}) }
 func (noStore) Generation(context.Context) (int64, error)            { return 0, nil }
-func (noStore) Sound() bool { return true }
+func (noStore) Sound() bool                                          { return true }
 
-func (noStore) Healthy(context.Context) error                        { return nil }
+func (noStore) Healthy(context.Context) error { return nil }
 func (noStore) Changes(context.Context, int64) ([]kms.Change, int64, error) {
 	return nil, 0, nil
 }
