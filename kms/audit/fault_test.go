@@ -278,14 +278,29 @@ func TestFaultsUnderLoad(t *testing.T) {
 // checkAcknowledged wants exactly the records that were acknowledged.
 func checkAcknowledged(t *testing.T, dir string, acknowledged *sync.Map) {
 	t.Helper()
-	files, _ := Files(dir)
-	found := map[string]bool{}
+	found := checkThere(t, dir, acknowledged)
+	for id := range found {
+		if _, ok := acknowledged.Load(id); !ok {
+			t.Errorf("%s was refused and is there", id)
+		}
+	}
+	t.Logf("%d records were acknowledged", len(found))
+}
+
+// checkThere wants the records that were acknowledged, and none twice. It returns the ids of all that are there.
+func checkThere(t *testing.T, dir string, acknowledged *sync.Map) (found map[string]bool) {
+	t.Helper()
+	files, err := Files(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found = map[string]bool{}
 	for e, err := range Find(files, Filter{Operation: "GenerateDataKeyPair"}) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := acknowledged.Load(e.RequestID); !ok {
-			t.Errorf("%s was refused and is there", e.RequestID)
+		if found[e.RequestID] {
+			t.Errorf("%s is there twice", e.RequestID)
 		}
 		found[e.RequestID] = true
 	}
@@ -295,7 +310,7 @@ func checkAcknowledged(t *testing.T, dir string, acknowledged *sync.Map) {
 		}
 		return true
 	})
-	t.Logf("%d records were acknowledged, in %d files", len(found), len(files))
+	return found
 }
 
 func TestFileGone(t *testing.T) {

@@ -45,43 +45,6 @@ type journal struct {
 	buf   []byte
 }
 
-// tendJournal sees to it that there is a journal in its place that can be written. Without one records are as safe, and take longer.
-func (l *Log) tendJournal() {
-	if j := l.journal; j != nil {
-		why := j.inPlace(l.disk)
-		if why == nil && !j.bad || l.settle() != nil {
-			return
-		}
-		l.o.Log.Warn("audit log's journal is made anew", "path", j.path, "err", why)
-		j.f.Close()
-		if why == nil {
-			os.Remove(j.path)
-		}
-		l.journal = nil
-	}
-	if time.Now().Before(l.without) {
-		return
-	}
-	j, err := openJournal(l.disk, l.o.Dir)
-	if err != nil {
-		l.without = time.Now().Add(journalPause)
-		l.o.Log.Warn("audit log has no journal; records wait for the log's file instead, which takes longer", "err", err, "remedy", remedy(err))
-		return
-	}
-	l.journal = j
-}
-
-// endJournal removes the journal of a log that is closed, unless it has lines that are nowhere else.
-func (l *Log) endJournal() error {
-	switch {
-	case l.journal == nil:
-		return nil
-	case l.journaled() || l.journal.inPlace(l.disk) != nil:
-		return l.journal.f.Close()
-	}
-	return l.journal.remove()
-}
-
 // A place is where a line is or comes in a log.
 type place struct {
 	log    [16]byte

@@ -219,23 +219,7 @@ func TestPowerCut(t *testing.T) {
 	if c := count(t, dir, replacedEvent); c != 0 {
 		t.Errorf("%d logs were replaced", c)
 	}
-	found := map[string]bool{}
-	files, _ := Files(dir)
-	for e, err := range Find(files, Filter{Operation: "GenerateDataKeyPair"}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if found[e.RequestID] {
-			t.Errorf("%s is there twice", e.RequestID)
-		}
-		found[e.RequestID] = true
-	}
-	acknowledged.Range(func(id, _ any) bool {
-		if !found[id.(string)] {
-			t.Errorf("%s was acknowledged and is not there", id)
-		}
-		return true
-	})
+	checkThere(t, dir, &acknowledged)
 	t.Logf("%d acknowledged, %d times lines were put back, %d records of a cut", n, replayed, count(t, dir, "AuditLogRecovered"))
 	if replayed < rounds/10 {
 		t.Errorf("the journal was needed %d times in %d rounds", replayed, rounds)

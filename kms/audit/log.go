@@ -106,9 +106,9 @@ const (
 
 // Append writes a record. When it returns nil, the record is on disk.
 //
-// If ctx ends first, Append does not wait for the disk any longer, unless it is the one who writes, and the record may be written all the same. After a failure of the disk all
-// calls fail, with an error that names it, until the log can be written again, which it finds out by itself; their records are not in the log,
-// unless the process dies before the log has been able to take back what it wrote last.
+// If ctx ends first, Append does not wait for the disk any longer, unless it is the one who writes, and the record may be written all the same.
+// After a failure of the disk all calls fail, with an error that names it, until the log can be written again, which it finds out by itself; their
+// records are not in the log, unless the process dies before the log has been able to take back what it wrote last.
 func (l *Log) Append(ctx context.Context, r *Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -333,57 +333,6 @@ func (l *Log) put(batch []*pending) error {
 	}
 	return nil
 }
-
-// keep makes lines durable that were written to the file at the log's end, and make the head h: in the journal, or if it has no room, with all that is in it, where
-// they are. It reports whether they are in the journal.
-func (l *Log) keep(lines []byte, h Head) (kept bool, err error) {
-	if l.journal != nil && l.journal.fits(lines) {
-		err := l.journal.put(l.place(), lines, h)
-		if err == nil {
-			if err = l.journal.inPlace(l.disk); err == nil {
-				return true, nil
-			}
-			l.journal.undo(len(lines))
-			l.journal.bad = true // nobody would look for it there
-		}
-		l.o.Log.Warn("audit log's journal cannot be written; records wait for the log's file instead, which takes longer", "err", err)
-	}
-	return false, l.file.Sync()
-}
-
-// place returns where the next line comes.
-func (l *Log) place() place { return place{l.id, l.number, l.offset, l.head} }
-
-// settle makes the lines durable in the file that only the journal has.
-func (l *Log) settle() error {
-	if !l.journaled() {
-		return nil
-	}
-	err := l.file.Sync()
-	if err == nil {
-		err = l.file.Truncate(l.offset) // as in put
-	}
-	if err != nil {
-		l.abandon = true
-		return l.fail(err)
-	}
-	l.journal.empty()
-	return nil
-}
-
-// part closes the file, to which nothing more is written.
-func (l *Log) part() {
-	if l.journaled() && !l.owing {
-		if l.owing = l.abandon || l.file.Sync() != nil; !l.owing {
-			l.journal.empty()
-		}
-	}
-	l.file.Close()
-	l.file = nil
-}
-
-// journaled reports whether there are lines that only the journal has on disk.
-func (l *Log) journaled() bool { return l.journal != nil && len(l.journal.lines) > 0 }
 
 // fail notes that the log cannot be written, and returns the error for those who wanted to.
 func (l *Log) fail(err error) error {

@@ -163,21 +163,5 @@ func TestKill(t *testing.T) {
 		t.Error("the test tested nothing")
 	}
 
-	files, _ := Files(dir)
-	found := map[string]bool{}
-	for e, err := range Find(files, Filter{Operation: "GenerateDataKeyPair"}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if found[e.RequestID] {
-			t.Errorf("%s is there twice", e.RequestID)
-		}
-		found[e.RequestID] = true
-	}
-	acknowledged.Range(func(id, _ any) bool {
-		if !found[id.(string)] {
-			t.Errorf("%s was acknowledged and is not there", id)
-		}
-		return true
-	})
+	checkThere(t, dir, &acknowledged)
 }

@@ -153,27 +153,6 @@ func (l *Log) recover() error {
 	return nil
 }
 
-// repay writes the lines to the file that no file has any more.
-func (l *Log) repay() error {
-	if !l.owing {
-		return nil
-	}
-	_, err := l.file.Write(l.journal.lines)
-	if err == nil {
-		if err = l.file.Sync(); err != nil {
-			l.abandon = true
-		}
-	}
-	if err != nil {
-		l.file.Truncate(l.offset)
-		return l.fail(err)
-	}
-	l.offset += int64(len(l.journal.lines))
-	l.journal.empty()
-	l.owing = false
-	return nil
-}
-
 // event writes a record of the log about itself. Only the writer may call it.
 func (l *Log) event(name string, details any) error {
 	line, err := l.eventLine(name, details)
