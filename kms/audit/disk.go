@@ -18,6 +18,8 @@ type disk interface {
 	// journal opens a file of a size, to write over what is in it, or makes one. Its name and its blocks are durable when journal returns.
 	journal(path string, size int64) (journalFile, error)
 	stat(path string) (fs.FileInfo, error)
+	// change makes a change of an empty file that changes nothing. It fails where the file system takes no changes.
+	change(f *os.File) error
 }
 
 // A file is one of the log's. Write appends; what it wrote is durable when a Sync after it has returned nil.
@@ -86,6 +88,8 @@ func (osDisk) journal(path string, size int64) (journalFile, error) {
 	}
 	return osFile{f}, nil
 }
+
+func (osDisk) change(f *os.File) error { return f.Truncate(0) }
 
 func (osDisk) stat(path string) (fs.FileInfo, error) { return os.Lstat(path) }
 

@@ -61,6 +61,13 @@ func (d *faultyDisk) open(path string) (file, error) {
 	return &faultyFile{f, path, d}, nil
 }
 
+func (d *faultyDisk) change(f *os.File) error {
+	if err := d.do("change", f.Name()); err != nil {
+		return err
+	}
+	return d.osDisk.change(f)
+}
+
 func (d *faultyDisk) stat(path string) (fs.FileInfo, error) {
 	if err := d.do("stat", path); err != nil {
 		return nil, err
@@ -156,21 +163,23 @@ func TestFaults(t *testing.T) {
 		errno error
 		fail  func(op, path string) error
 		files int // afterwards
+		anew  int // the same, if all lines were in the journal alone: mostly the file is begun anew with them
 	}{
-		{"write", syscall.ENOSPC, failing(syscall.ENOSPC, "write"), 1},
-		{"write", syscall.EIO, failing(syscall.EIO, "write", "truncate"), 1},
-		{"write", syscall.EIO, failing(syscall.EIO, "write", "truncate", "sync", "stat", "create"), 1},
-		{"sync", syscall.EIO, failing(syscall.EIO, "sync"), 2},
-		{"sync", syscall.EIO, failing(syscall.EIO, "sync", "create"), 2},
+		{"write", syscall.ENOSPC, failing(syscall.ENOSPC, "write"), 1, 1},
+		{"write", syscall.EIO, failing(syscall.EIO, "write", "truncate"), 1, 1},
+		{"write", syscall.EIO, failing(syscall.EIO, "write", "truncate", "sync", "stat", "create"), 1, 1},
+		{"sync", syscall.EIO, failing(syscall.EIO, "sync"), 2, 1},
+		{"sync", syscall.EIO, failing(syscall.EIO, "sync", "create"), 2, 1},
 		// A sync that answers with success on a file system that takes no changes any more.
-		{"truncate", syscall.EROFS, failing(syscall.EROFS, "truncate"), 2},
+		{"change", syscall.EROFS, failing(syscall.EROFS, "change", "truncate"), 2, 1},
+		{"change", syscall.EROFS, failing(syscall.EROFS, "change"), 2, 2},
 	} {
 		for _, settled := range []bool{false, true} {
 			t.Run(fmt.Sprint(c.op, c.errno, " settled: ", settled), func(t *testing.T) {
 				dir, s, d := t.TempDir(), newSigner(t), newFaultyDisk()
 				l := open(t, Options{Dir: dir, Signer: s, disk: d, retryPause: 20 * time.Millisecond})
 				appendN(t, l, 3)
-				files := 1 // begun anew with what is in the journal
+				files := c.anew
 				if settled {
 					files = c.files
 					if err := l.exclusive(t.Context(), l.settle); err != nil {

@@ -27,7 +27,7 @@ type powered struct{ current, durable []byte }
 
 func newPowerDisk() *powerDisk { return &powerDisk{files: map[string]*powered{}} }
 
-func (d *powerDisk) change(path string, f func(*powered)) {
+func (d *powerDisk) with(path string, f func(*powered)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.files[path]
@@ -45,7 +45,7 @@ func (d *powerDisk) wrap(path string, f file, err error) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.change(path, func(*powered) {})
+	d.with(path, func(*powered) {})
 	return &powerFile{f, path, d}, nil
 }
 
@@ -64,7 +64,7 @@ func (d *powerDisk) journal(path string, size int64) (journalFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.change(path, func(p *powered) {
+	d.with(path, func(p *powered) {
 		p.current, _ = os.ReadFile(path)
 		p.durable = bytes.Clone(p.current)
 	})
@@ -79,19 +79,19 @@ type powerFile struct {
 
 func (f *powerFile) Write(b []byte) (int, error) {
 	n, err := f.file.Write(b)
-	f.d.change(f.path, func(p *powered) { p.current = append(p.current, b[:n]...) })
+	f.d.with(f.path, func(p *powered) { p.current = append(p.current, b[:n]...) })
 	return n, err
 }
 
 func (f *powerFile) Truncate(n int64) error {
 	err := f.file.Truncate(n)
-	f.d.change(f.path, func(p *powered) { p.current = p.current[:n] })
+	f.d.with(f.path, func(p *powered) { p.current = p.current[:n] })
 	return err
 }
 
 func (f *powerFile) Sync() error {
 	err := f.file.Sync()
-	f.d.change(f.path, func(p *powered) { p.durable = append(p.durable[:0], p.current...) })
+	f.d.with(f.path, func(p *powered) { p.durable = append(p.durable[:0], p.current...) })
 	return err
 }
 
@@ -103,13 +103,13 @@ type powerJournal struct {
 
 func (f *powerJournal) WriteAt(b []byte, at int64) (int, error) {
 	n, err := f.journalFile.WriteAt(b, at)
-	f.d.change(f.path, func(p *powered) { copy(p.current[at:], b[:n]) })
+	f.d.with(f.path, func(p *powered) { copy(p.current[at:], b[:n]) })
 	return n, err
 }
 
 func (f *powerJournal) Sync() error {
 	err := f.journalFile.Sync()
-	f.d.change(f.path, func(p *powered) { copy(p.durable, p.current) })
+	f.d.with(f.path, func(p *powered) { copy(p.durable, p.current) })
 	return err
 }
 
