@@ -73,7 +73,8 @@ func (d *Device) do(ctx context.Context, k kind, put func(*frame), take func(*fi
 }
 
 // pick returns the worker for a call: the one with the least to do, or, for what finds, makes and destroys objects, the first, since a token does
-// that for one at a time. It waits for one as long as the token was not away for too long.
+// that for one at a time. Of a quick token it is the first, too, as long as its [line] has room, so that more calls travel together. It waits for a worker as
+// long as the token was not away for too long.
 func (d *Device) pick(ctx context.Context, k kind) (*process, error) {
 	for {
 		d.mu.Lock()
@@ -85,6 +86,9 @@ func (d *Device) pick(ctx context.Context, k kind) (*process, error) {
 			best := d.ready[0]
 			if k != kindGenerate && k != kindGenerateSigner && k != kindDestroy && k != kindObjects {
 				for _, p := range d.ready[1:] {
+					if best.line != nil && best.flying.Load() < most {
+						break
+					}
 					if p.flying.Load() < best.flying.Load() {
 						best = p
 					}
