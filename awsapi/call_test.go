@@ -263,6 +263,8 @@ func (r *recorder) Append(_ context.Context, record *audit.Record) error {
 
 func (r *recorder) Err() error { return nil }
 
+func (r *recorder) Expect() {}
+
 // TestRecord has the service itself write the record.
 func TestRecord(t *testing.T) {
 	log := new(recorder)

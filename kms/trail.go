@@ -16,6 +16,8 @@ type Recorder interface {
 	Append(ctx context.Context, r *audit.Record) error
 	// Err returns nil if records can be kept now.
 	Err() error
+	// Expect announces a record that will be appended soon.
+	Expect()
 }
 
 // A trail gathers what the audit record of one request says, while the request is answered. Its methods do nothing on a nil trail. It is not safe for
@@ -23,6 +25,7 @@ type Recorder interface {
 type trail struct {
 	operation  string
 	began      time.Time
+	expected   time.Time // by the recorder, since then
 	eventID    string
 	parameters []byte // JSON
 	response   any    // what the record shows of the answer
@@ -94,6 +97,8 @@ func (s *Service) Begin(who Caller, operation string) (Caller, error) {
 	if err := s.audit.Err(); err != nil {
 		return who, &Error{Code: Internal, Err: fmt.Errorf("no request is answered while the audit log cannot be written: %w", err)}
 	}
+	s.audit.Expect()
+	who.trail.expected = who.trail.began
 	return who, s.throttle(who, classOf(operation))
 }
 
@@ -142,6 +147,7 @@ func (s *Service) Record(ctx context.Context, who Caller, code, message string) 
 		EventType:         audit.APICall,
 		Recipient:         who.Account,
 		TLS:               who.TLS,
+		Expected:          t.expected,
 	}
 	if t.operation == "GetCallerIdentity" {
 		r.Source = stsSource

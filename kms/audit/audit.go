@@ -75,6 +75,9 @@ type Record struct {
 	TLS       string // the version of TLS, "TLSv1.3"
 
 	ServiceEventDetails []byte
+
+	// Expected is not written. It is when [Log.Expect] was called for this record, if it was.
+	Expected time.Time
 }
 
 // What Record.EventType can be.

@@ -15,9 +15,10 @@ import (
 
 // A Log is a log that is open for writing. All methods may be called at once by many goroutines.
 //
-// Records that arrive while the disk is busy wait in a queue, and the next write takes all of them: many records, one write(2), one
-// fdatasync(2), of the [journal]. There is one writer at a time, and no goroutine that waits to be it: who finds the log idle writes its own record, and
-// leaves those that came meanwhile to a goroutine, which ends when the queue is empty. The chain needs an order, and the order is that of the queue.
+// Records that arrive while the disk is busy, or while others are about to come (see [gathering]), wait in a queue, and the next write takes all of
+// them: many records, one write(2), one fdatasync(2), of the [journal]. There is one writer at a time, and no goroutine that waits to be it: who finds
+// the log idle, or comes last, writes its own record with what is there, and leaves those that came meanwhile to a goroutine, which ends when the
+// queue is empty. The chain needs an order, and the order is that of the queue.
 //
 // So a lone record needs no goroutine to be woken on the way there and on the way back, which takes a fifth as long as the disk. If the disk hangs,
 // the one who writes cannot leave before it answers, and that is one; all others leave when their contexts end.
@@ -37,6 +38,8 @@ type Log struct {
 	refused int   // records that were not written since it failed
 	tried   time.Time
 	tip     tip
+
+	gathering gathering
 
 	anchoring chan struct{} // closed when the call of Options.Anchor that is running has ended; nil if there is none
 	anchorDue bool          // one more call is wanted
@@ -120,7 +123,7 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 		return err
 	}
 	p.record = true
-	first, err := l.submit(p)
+	first, err := l.submit(p, r.Expected)
 	if err != nil {
 		release(p)
 		return err
@@ -148,10 +151,12 @@ func release(p *pending) {
 	}
 }
 
-// submit puts p into the queue. If there is no writer, it returns true, and the caller is it.
-func (l *Log) submit(p *pending) (first bool, err error) {
+// submit puts p, which was expected since then, into the queue. If it returns true, the caller is the writer.
+func (l *Log) submit(p *pending, expected time.Time) (first bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now := time.Now()
+	l.gathering.came(expected, now)
 	if p.record && l.closed {
 		return false, errClosed
 	}
@@ -159,10 +164,13 @@ func (l *Log) submit(p *pending) (first bool, err error) {
 		l.refused++
 		return false, l.failed
 	}
-	l.queue = append(l.queue, p)
-	first = !l.busy
-	l.busy = true
-	return first, nil
+	if len(l.queue) == 0 {
+		l.gathering.since = now
+	}
+	if l.queue = append(l.queue, p); !p.record {
+		l.gathering.coming = 0 // it waits for nobody
+	}
+	return l.lead(now), nil
 }
 
 // write writes until the queue is empty.
@@ -189,7 +197,9 @@ func (l *Log) writeQueue() (more bool) {
 	l.batch, l.queue = l.queue, l.batch[:0]
 	l.mu.Unlock()
 
+	begun := time.Now()
 	err := l.writeBatch(l.batch)
+	ended := time.Now()
 	for i, p := range l.batch {
 		l.batch[i] = nil
 		if p.do != nil {
@@ -201,8 +211,9 @@ func (l *Log) writeQueue() (more bool) {
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.busy = len(l.queue) > 0
-	return l.busy
+	l.busy = false
+	l.gathering.wrote(ended.Sub(begun))
+	return l.lead(ended)
 }
 
 // writeBatch appends the lines of a batch to the chain: all, or none.
@@ -388,7 +399,7 @@ func (l *Log) Stats() Stats {
 // exclusive has the writer do something, and waits for it.
 func (l *Log) exclusive(ctx context.Context, f func() error) error {
 	p := &pending{do: f, done: make(chan error, 1)}
-	if first, err := l.submit(p); err != nil {
+	if first, err := l.submit(p, time.Time{}); err != nil {
 		return err
 	} else if first {
 		go l.write()

@@ -49,8 +49,8 @@ type Options struct {
 	Anchor func(Anchor)
 
 	// For tests.
-	disk                             disk
-	retryPause, signPause, closeWait time.Duration
+	disk                                     disk
+	retryPause, signPause, closeWait, gather time.Duration
 }
 
 const (
@@ -147,6 +147,7 @@ func (o *Options) setDefaults() {
 	set(&o.CheckpointEvery, time.Minute)
 	set(&o.MaxSize, 64<<20)
 	set(&o.retryPause, retryPause)
+	set(&o.gather, gatherMost)
 	set(&o.signPause, signPause)
 	set(&o.closeWait, closeWait)
 	if o.disk == nil {
