@@ -46,8 +46,8 @@ func (g *gathering) wrote(took time.Duration) { g.write += (took - g.write) / 16
 // patience returns how long the first of a batch waits for those who are coming.
 func (g *gathering) patience(most time.Duration) time.Duration {
 	p := min(gatherWrites*g.write, most)
-	if time.Duration(g.coming)*p < g.takes {
-		return 0 // in that time nobody is likely to come
+	if time.Duration(g.coming)*p < 2*g.takes {
+		return 0 // in that time hardly anybody will come
 	}
 	return p
 }
