@@ -18,6 +18,10 @@ import (
 // socket is the process's end, the first file descriptor after the standard ones.
 const socket = 3
 
+// cleanly is the GODEBUG of a process that does nothing but what is to leave nothing behind, and collects its garbage after it. Go then overwrites all that
+// it frees, leaves no stack behind for a smaller one, and interrupts no thread by a signal, for which the kernel writes its registers into memory.
+const cleanly = "clobberfree=1,gcshrinkstackoff=1,asyncpreemptoff=1"
+
 // Main is the whole of a process that searches: it makes the pairs that it is asked for, and returns the process's exit code when the server is gone or
 // wants no more. A program that makes [Processes] must call Main, before anything else, when its first argument is [Argument]; name is
 // its second.
@@ -28,6 +32,9 @@ func Main(name string) int {
 	if err := harden(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	if os.Getenv("GODEBUG") == cleanly {
+		secret.Overwritten()
 	}
 	// One thread that searches, and a heap of a few megabytes, which need not be collected all the time.
 	runtime.GOMAXPROCS(1)
@@ -50,9 +57,7 @@ func Main(name string) int {
 		if err != nil {
 			return 0
 		}
-		if secret.Erases {
-			runtime.GC() // which erases what the search has left, in a hundredth of the time that it took
-		}
+		runtime.GC() // which overwrites what the search has left, in a hundredth of the time that it took: see cleanly
 	}
 }
 

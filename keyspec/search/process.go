@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,7 +46,7 @@ func (p *Processes) start(k class) (*process, error) {
 	c.cmd = &exec.Cmd{
 		Path:       p.config.Args[0],
 		Args:       append(p.config.Args[:len(p.config.Args):len(p.config.Args)], string(k)),
-		Env:        append([]string{}, p.config.Env...), // nil would be all of this process's
+		Env:        append(slices.Clone(p.config.Env), "GODEBUG="+cleanly),
 		Stdout:     &c.said,
 		Stderr:     &c.said,
 		ExtraFiles: []*os.File{theirs},
