@@ -18,10 +18,10 @@ type gathering struct {
 const (
 	// gatherWrites is for how many writes' time the first of a batch waits for others at most: what they save is not the disk's time alone, but
 	// also what each write costs the machine.
-	gatherWrites = 4
+	gatherWrites = 8
 
 	// gatherMost is how long it waits on a slow disk.
-	gatherMost = time.Millisecond
+	gatherMost = 2 * time.Millisecond
 )
 
 // Expect announces a record that will be appended soon, with [Record].Expected, if nothing goes wrong.
@@ -59,10 +59,10 @@ func (l *Log) lead(now time.Time) bool {
 	if l.busy || len(l.queue) == 0 {
 		return false
 	}
-	if g.coming > 0 && l.failed == nil && now.Sub(g.since) < g.patience(l.o.gather) {
+	if left := g.patience(l.o.gather) - now.Sub(g.since); g.coming > 0 && l.failed == nil && left > 0 {
 		if !g.waiting {
 			g.waiting = true
-			time.AfterFunc(l.o.gather, l.late)
+			time.AfterFunc(left, l.late)
 		}
 		return false
 	}
@@ -73,9 +73,13 @@ func (l *Log) lead(now time.Time) bool {
 // late ends the wait for records that do not come.
 func (l *Log) late() {
 	l.mu.Lock()
-	l.gathering.waiting = false
-	l.gathering.coming = 0
-	lead := l.lead(time.Now())
+	g := &l.gathering
+	g.waiting = false
+	now := time.Now()
+	if len(l.queue) > 0 && now.Sub(g.since) >= g.patience(l.o.gather) {
+		g.coming = 0
+	}
+	lead := l.lead(now) // or waits on, if the queue has become another one
 	l.mu.Unlock()
 	if lead {
 		l.write()
