@@ -6,7 +6,9 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +22,19 @@ const socket = 3
 
 // cleanly is the GODEBUG of a process that does nothing but what is to leave nothing behind, and collects its garbage after it. Go then overwrites all that
 // it frees, leaves no stack behind for a smaller one, and interrupts no thread by a signal, for which the kernel writes its registers into memory.
+// It follows what GODEBUG says besides, such as that FIPS 140 is wanted.
 const cleanly = "clobberfree=1,gcshrinkstackoff=1,asyncpreemptoff=1"
+
+// withCleanly returns an environment with that GODEBUG.
+func withCleanly(env []string) []string {
+	value := cleanly
+	for _, v := range env {
+		if before, ok := strings.CutPrefix(v, "GODEBUG="); ok && before != "" {
+			value = before + "," + cleanly
+		}
+	}
+	return append(slices.Clone(env), "GODEBUG="+value) // the last counts
+}
 
 // Main is the whole of a process that searches: it makes the pairs that it is asked for, and returns the process's exit code when the server is gone or
 // wants no more. A program that makes [Processes] must call Main, before anything else, when its first argument is [Argument]; name is
@@ -33,7 +47,7 @@ func Main(name string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if os.Getenv("GODEBUG") == cleanly {
+	if strings.HasSuffix(os.Getenv("GODEBUG"), cleanly) {
 		secret.Overwritten()
 	}
 	// One thread that searches, and a heap of a few megabytes, which need not be collected all the time.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,7 +45,7 @@ func (p *Processes) start(k class) (*process, error) {
 	c.cmd = &exec.Cmd{
 		Path:       p.config.Args[0],
 		Args:       append(p.config.Args[:len(p.config.Args):len(p.config.Args)], string(k)),
-		Env:        append(slices.Clone(p.config.Env), "GODEBUG="+cleanly),
+		Env:        withCleanly(p.config.Env),
 		Stdout:     &c.said,
 		Stderr:     &c.said,
 		ExtraFiles: []*os.File{theirs},

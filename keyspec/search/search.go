@@ -4,7 +4,7 @@
 // does not run cannot be stopped either, and Go's collector waits for all threads to stop. A process can. These run when a processor has nothing
 // else to do (sched(7), SCHED_IDLE), except one, which gets a little in any case, for pairs that are overdue.
 //
-// The processes are this very program, with no files, nothing of its environment and no privileges. They hold nothing but the pair that they make, and end with
+// The processes are this very program, with no files, nothing of its environment but GODEBUG and no privileges. They hold nothing but the pair that they make, and end with
 // the server. One that ends by itself is replaced, and what it was looking for is looked for again. Where no process can be started, pairs that
 // somebody waits for are made in this one, and others are not.
 package search
@@ -32,7 +32,7 @@ type Config struct {
 	// with that argument.
 	Args []string
 
-	// Env is the environment of the processes, besides GODEBUG. Default: none.
+	// Env is the environment of the processes. What they need of GODEBUG is added. Default: none.
 	Env []string
 
 	Log *slog.Logger // for operators; required

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -66,7 +67,7 @@ func TestPairsOfEachSpec(t *testing.T) {
 
 // Every thread of a process is behind those of others, also those that it makes while it works; and the process has no privileges.
 func TestClasses(t *testing.T) {
-	p, _ := newProcesses(t, Config{Processes: 2})
+	p, _ := newProcesses(t, Config{Processes: 2, Env: []string{"GODEBUG=fips140=on"}})
 	for k, u := range map[class]keyspec.Urgency{idle: keyspec.Ahead, steady: keyspec.Overdue} {
 		for range 3 {
 			if _, err := p.Generate(t.Context(), keyspec.RSA2048, u); err != nil {
@@ -103,7 +104,7 @@ func TestClasses(t *testing.T) {
 					t.Errorf("%s: its status has not %q", k, want)
 				}
 			}
-			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil && string(b) != "GODEBUG="+cleanly+"\x00" {
+			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil && string(b) != "GODEBUG=fips140=on,"+cleanly+"\x00" {
 				t.Errorf("%s: it has the environment %q", k, b)
 			}
 		}
@@ -225,5 +226,17 @@ func TestCancel(t *testing.T) {
 	}
 	if s := p.Stats(); s.Ended != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+func TestWithCleanly(t *testing.T) {
+	for _, c := range []struct{ env, want []string }{
+		{nil, []string{"GODEBUG=" + cleanly}},
+		{[]string{"A=b", "GODEBUG="}, []string{"A=b", "GODEBUG=", "GODEBUG=" + cleanly}},
+		{[]string{"GODEBUG=fips140=on"}, []string{"GODEBUG=fips140=on", "GODEBUG=fips140=on," + cleanly}},
+	} {
+		if got := withCleanly(c.env); !slices.Equal(got, c.want) {
+			t.Errorf("%q: %q, want %q", c.env, got, c.want)
+		}
 	}
 }

@@ -15,8 +15,23 @@ func Do(f func()) {
 		return
 	}
 	deepen()
-	defer secret.Do(func() {}) // which erases the stack of f, too
+	p := within(f)
+	secret.Do(func() {}) // which erases the stack of f, too
+	if p != nil {
+		panic(p)
+	}
+}
+
+// within calls f, and returns what it panics with, so that nothing of f is on the stack then. The empty Do has frames of its own where this has pad, which
+// it does not erase.
+//
+//go:noinline
+func within(f func()) (p any) {
+	var pad [512]byte
+	touch(&pad[0])
+	defer func() { p = recover() }()
 	f()
+	return nil
 }
 
 // Overwritten tells Do that the collector overwrites all that it frees, and that Go moves no stack to a smaller place and interrupts no thread by a signal: see
@@ -26,7 +41,7 @@ func Overwritten() { overwritten = true }
 
 var overwritten bool
 
-// deepen has the stack grow now, and not when there are secrets on it, which would stay where it was before.
+// deepen has the stack grow now, and not when there are secrets on it, which would stay where it was before. A larger array than this would not be on the stack.
 //
 //go:noinline
 func deepen() {
