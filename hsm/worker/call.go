@@ -25,13 +25,13 @@ func (d *Device) do(ctx context.Context, k kind, put func(*frame), take func(*fi
 	}
 	deaths, faults := 0, 0
 	for begun := time.Now(); ; {
-		p, err := d.pick(ctx, k)
+		alone := deaths > 0 // after a worker has ended while it did this, it travels with nobody who would suffer for it
+		p, err := d.pick(ctx, k, alone)
 		if err != nil {
 			return nil, err
 		}
 		broken := false
-		// After a worker has ended while it did this, it travels with nobody who would suffer for it.
-		err = p.call(ctx, k, deaths > 0, put, func(k kind, answer *fields) (err error) {
+		err = p.call(ctx, k, alone, put, func(k kind, answer *fields) (err error) {
 			if k != kindDone {
 				err, broken = takeError(answer)
 				return err
@@ -73,9 +73,9 @@ func (d *Device) do(ctx context.Context, k kind, put func(*frame), take func(*fi
 }
 
 // pick returns the worker for a call: the one with the least to do, or, for what finds, makes and destroys objects, the first, since a token does
-// that for one at a time. Of a quick token it is the first, too, as long as its [line] has room, so that more calls travel together. It waits for a worker as
-// long as the token was not away for too long.
-func (d *Device) pick(ctx context.Context, k kind) (*process, error) {
+// that for one at a time. For what goes in [line] it is the first, too, as long as that has room, so that more calls travel together; when it hangs, more of them
+// wait until it is replaced. A call that is to be alone has the last. pick waits for a worker as long as the token was not away for too long.
+func (d *Device) pick(ctx context.Context, k kind, alone bool) (*process, error) {
 	for {
 		d.mu.Lock()
 		if d.closed {
@@ -84,11 +84,13 @@ func (d *Device) pick(ctx context.Context, k kind) (*process, error) {
 		}
 		if len(d.ready) > 0 {
 			best := d.ready[0]
-			if k != kindGenerate && k != kindGenerateSigner && k != kindDestroy && k != kindObjects {
+			switch {
+			case alone:
+				best = d.ready[len(d.ready)-1]
+			case k == kindGenerate, k == kindGenerateSigner, k == kindDestroy, k == kindObjects:
+			case k.inLine() && best.line != nil && best.flying.Load() < most:
+			default:
 				for _, p := range d.ready[1:] {
-					if best.line != nil && best.flying.Load() < most {
-						break
-					}
 					if p.flying.Load() < best.flying.Load() {
 						best = p
 					}

@@ -32,7 +32,10 @@ type traveller struct {
 	turn chan bool // true: it is done; false: it is to drive
 }
 
-// most is how many calls travel together: with more, the first to be done waits too long for the last.
+// inLine reports whether calls of the kind go in line, if there is one.
+func (k kind) inLine() bool { return k == kindSeal || k == kindOpenSealed || k == kindRandom }
+
+// most is how many calls travel together: with more, the first to be done waits too long for the last. As many are sent to one worker before another gets any.
 const most = 16
 
 var travellers = sync.Pool{New: func() any { return &traveller{turn: make(chan bool, 1)} }}

@@ -345,11 +345,10 @@ func (p *process) watch(beat time.Duration) {
 // session. Whoever makes one has counted it in flying, so that the next to pick a worker sees it.
 func (p *process) call(ctx context.Context, k kind, alone bool, put func(*frame), take func(k kind, answer *fields) error) error {
 	defer p.flying.Add(-1)
-	data := k == kindSeal || k == kindOpenSealed
-	if p.line != nil && !alone && (data || k == kindRandom) {
+	if p.line != nil && !alone && k.inLine() {
 		return p.line.call(ctx, p, k, put, take)
 	}
-	if !data {
+	if k != kindSeal && k != kindOpenSealed {
 		select {
 		case p.common <- struct{}{}:
 			defer func() { <-p.common }()
