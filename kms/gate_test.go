@@ -523,6 +523,32 @@ func TestForgedEvent(t *testing.T) {
 	}
 }
 
+// TestAnnounced: the audit log knows of a request that it will be recorded, also of one that is refused.
+func TestAnnounced(t *testing.T) {
+	r := newRig(t, nil)
+	for n, err := range []error{nil, errors.New("refused")} {
+		who, _ := r.Begin(root, "ListKeys")
+		if r.audit.announced != n+1 {
+			t.Fatalf("%d records are announced, want %d", r.audit.announced, n+1)
+		}
+		code := ""
+		if err != nil {
+			code = "ThrottlingException"
+		}
+		if err := r.Record(t.Context(), who, code, ""); err != nil {
+			t.Fatal(err)
+		}
+		records := r.records()
+		if last := records[len(records)-1]; !last.Expected || last.Time.IsZero() {
+			t.Error("the record is not one that was announced")
+		}
+	}
+	r.audit.err = errors.New("the disk is full")
+	if _, err := r.Begin(root, "ListKeys"); err == nil || r.audit.announced != 2 {
+		t.Errorf("%v, and %d records are announced that cannot be written", err, r.audit.announced-2)
+	}
+}
+
 // TestSearchesAreBounded: one principal cannot fill the queue for primes.
 func TestSearchesAreBounded(t *testing.T) {
 	r := newRig(t, nil)

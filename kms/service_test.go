@@ -113,6 +113,8 @@ type recorder struct {
 	mu      sync.Mutex
 	records []audit.Record
 	err     error // what Append and Err answer
+
+	announced int // by Expect
 }
 
 func (r *recorder) Append(_ context.Context, record *audit.Record) error {
@@ -124,7 +126,11 @@ func (r *recorder) Append(_ context.Context, record *audit.Record) error {
 	return r.err
 }
 
-func (r *recorder) Expect() {}
+func (r *recorder) Expect() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.announced++
+}
 
 func (r *recorder) Err() error {
 	r.mu.Lock()

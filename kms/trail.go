@@ -25,7 +25,7 @@ type Recorder interface {
 type trail struct {
 	operation  string
 	began      time.Time
-	expected   time.Time // by the recorder, since then
+	expected   bool // by the recorder
 	eventID    string
 	parameters []byte // JSON
 	response   any    // what the record shows of the answer
@@ -98,7 +98,7 @@ func (s *Service) Begin(who Caller, operation string) (Caller, error) {
 		return who, &Error{Code: Internal, Err: fmt.Errorf("no request is answered while the audit log cannot be written: %w", err)}
 	}
 	s.audit.Expect()
-	who.trail.expected = who.trail.began
+	who.trail.expected = true
 	return who, s.throttle(who, classOf(operation))
 }
 

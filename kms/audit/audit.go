@@ -76,8 +76,8 @@ type Record struct {
 
 	ServiceEventDetails []byte
 
-	// Expected is not written. It is when [Log.Expect] was called for this record, if it was.
-	Expected time.Time
+	// Expected is not written. It says that [Log.Expect] was called for this record, at its Time.
+	Expected bool
 }
 
 // What Record.EventType can be.

@@ -160,7 +160,7 @@ const (
 func (l *Log) run() {
 	defer close(l.ended)
 	ctx := l.running
-	tick := time.NewTicker(min(statEvery, l.o.CheckpointEvery))
+	tick := time.NewTicker(min(l.o.statEvery, l.o.CheckpointEvery))
 	defer tick.Stop()
 	s := &l.sealer
 	for {

@@ -12,6 +12,7 @@ type gathering struct {
 	since   time.Time     // when the first of the queue came
 	takes   time.Duration // from the announcement of a record until it comes; a moving mean
 	write   time.Duration // how long a batch is written; a moving mean
+	urgent  bool          // there is something in the queue that waits for nobody
 	waiting bool          // there is a timer that ends the wait
 }
 
@@ -22,26 +23,34 @@ const (
 
 	// gatherMost is how long it waits on a slow disk.
 	gatherMost = 2 * time.Millisecond
+
+	// gatherFar is how long a record takes to come that takes very long, as one of a search for primes: more would be remembered for too long.
+	gatherFar = 8 * gatherMost
 )
 
-// Expect announces a record that will be appended soon, with [Record].Expected, if nothing goes wrong.
+// Expect announces a record that will be appended soon, with Expected, if nothing goes wrong.
 func (l *Log) Expect() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.gathering.coming++
 }
 
-// came notes that a record came, which had been announced at that time.
-func (g *gathering) came(expected, now time.Time) {
-	if expected.IsZero() {
+// came notes that a record came, which had been announced at that time, if at all. One that was given up counts as another that is still to come, so that a
+// batch may be written a little early.
+func (g *gathering) came(announced, now time.Time) {
+	if announced.IsZero() {
 		return
 	}
-	g.coming = max(0, g.coming-1) // who was late is not among them any more
-	g.takes += (min(now.Sub(expected), time.Second) - g.takes) / 16
+	g.coming = max(0, g.coming-1)
+	g.takes += (min(now.Sub(announced), gatherFar) - g.takes) / 16
 }
 
-// wrote notes how long a batch took.
-func (g *gathering) wrote(took time.Duration) { g.write += (took - g.write) / 16 }
+// wrote notes how long it took to write a batch.
+func (l *Log) wrote(took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gathering.write += (min(took, gatherMost) - l.gathering.write) / 16
+}
 
 // patience returns how long the first of a batch waits for those who are coming.
 func (g *gathering) patience(most time.Duration) time.Duration {
@@ -59,7 +68,7 @@ func (l *Log) lead(now time.Time) bool {
 	if l.busy || len(l.queue) == 0 {
 		return false
 	}
-	if left := g.patience(l.o.gather) - now.Sub(g.since); g.coming > 0 && l.failed == nil && left > 0 {
+	if left := g.patience(l.o.gather) - now.Sub(g.since); g.coming > 0 && !g.urgent && l.failed == nil && left > 0 {
 		if !g.waiting {
 			g.waiting = true
 			time.AfterFunc(left, l.late)

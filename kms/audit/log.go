@@ -17,8 +17,8 @@ import (
 //
 // Records that arrive while the disk is busy, or while others are about to come (see [gathering]), wait in a queue, and the next write takes all of
 // them: many records, one write(2), one fdatasync(2), of the [journal]. There is one writer at a time, and no goroutine that waits to be it: who finds
-// the log idle, or comes last, writes its own record with what is there, and leaves those that came meanwhile to a goroutine, which ends when the
-// queue is empty. The chain needs an order, and the order is that of the queue.
+// the log idle, or comes last of those who are awaited, writes its own record with what is there, and leaves those that came meanwhile to a goroutine,
+// which ends when there is nothing to write yet. The chain needs an order, and the order is that of the queue.
 //
 // So a lone record needs no goroutine to be woken on the way there and on the way back, which takes a fifth as long as the disk. If the disk hangs,
 // the one who writes cannot leave before it answers, and that is one; all others leave when their contexts end.
@@ -123,12 +123,16 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 		return err
 	}
 	p.record = true
-	first, err := l.submit(p, r.Expected)
+	var announced time.Time
+	if r.Expected {
+		announced = r.Time
+	}
+	lead, err := l.submit(p, announced)
 	if err != nil {
 		release(p)
 		return err
 	}
-	if first {
+	if lead {
 		if l.writeQueue() {
 			go l.write()
 		}
@@ -151,12 +155,12 @@ func release(p *pending) {
 	}
 }
 
-// submit puts p, which was expected since then, into the queue. If it returns true, the caller is the writer.
-func (l *Log) submit(p *pending, expected time.Time) (first bool, err error) {
+// submit puts p, which was announced at that time if at all, into the queue. If lead is true, the caller is the writer.
+func (l *Log) submit(p *pending, announced time.Time) (lead bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	l.gathering.came(expected, now)
+	l.gathering.came(announced, now)
 	if p.record && l.closed {
 		return false, errClosed
 	}
@@ -168,7 +172,7 @@ func (l *Log) submit(p *pending, expected time.Time) (first bool, err error) {
 		l.gathering.since = now
 	}
 	if l.queue = append(l.queue, p); !p.record {
-		l.gathering.coming = 0 // it waits for nobody
+		l.gathering.urgent = true
 	}
 	return l.lead(now), nil
 }
@@ -195,11 +199,10 @@ func (l *Log) writeQueue() (more bool) {
 	}()
 	l.mu.Lock()
 	l.batch, l.queue = l.queue, l.batch[:0]
+	l.gathering.urgent = false
 	l.mu.Unlock()
 
-	begun := time.Now()
 	err := l.writeBatch(l.batch)
-	ended := time.Now()
 	for i, p := range l.batch {
 		l.batch[i] = nil
 		if p.do != nil {
@@ -212,8 +215,7 @@ func (l *Log) writeQueue() (more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.busy = false
-	l.gathering.wrote(ended.Sub(begun))
-	return l.lead(ended)
+	return l.lead(time.Now())
 }
 
 // writeBatch appends the lines of a batch to the chain: all, or none.
@@ -232,7 +234,10 @@ func (l *Log) writeBatch(batch []*pending) error {
 	}
 	err := l.ready()
 	if err == nil {
-		err = l.commit(batch)
+		begun := time.Now()
+		if err = l.commit(batch); err == nil {
+			l.wrote(time.Since(begun))
+		}
 	}
 	if err != nil {
 		l.mu.Lock()
@@ -399,9 +404,9 @@ func (l *Log) Stats() Stats {
 // exclusive has the writer do something, and waits for it.
 func (l *Log) exclusive(ctx context.Context, f func() error) error {
 	p := &pending{do: f, done: make(chan error, 1)}
-	if first, err := l.submit(p, time.Time{}); err != nil {
+	if lead, err := l.submit(p, time.Time{}); err != nil {
 		return err
-	} else if first {
+	} else if lead {
 		go l.write()
 	}
 	select {

@@ -49,8 +49,8 @@ type Options struct {
 	Anchor func(Anchor)
 
 	// For tests.
-	disk                                     disk
-	retryPause, signPause, closeWait, gather time.Duration
+	disk                                                disk
+	retryPause, signPause, closeWait, gather, statEvery time.Duration
 }
 
 const (
@@ -148,6 +148,7 @@ func (o *Options) setDefaults() {
 	set(&o.MaxSize, 64<<20)
 	set(&o.retryPause, retryPause)
 	set(&o.gather, gatherMost)
+	set(&o.statEvery, statEvery)
 	set(&o.signPause, signPause)
 	set(&o.closeWait, closeWait)
 	if o.disk == nil {
