@@ -36,7 +36,7 @@ func within(f func()) (p any) {
 
 // Overwritten tells Do that the collector overwrites all that it frees, and that Go moves no stack to a smaller place and interrupts no thread by a signal: see
 // the settings clobberfree, gcshrinkstackoff and asyncpreemptoff of GODEBUG. So what f allocates need not be marked piece by piece, which for the
-// numbers of a search for primes takes 6 % of the search. It is called before the first Do.
+// numbers of a search for primes takes 6 % of the search; single words may be left on the stacks of Go's own that are not f's. It is called before the first Do.
 func Overwritten() { overwritten = true }
 
 var overwritten bool
